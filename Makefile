@@ -1,0 +1,63 @@
+# Everything here needs Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STATE := .modelwire
+
+.PHONY: help venv demo test check bench up down clean lock schemas
+
+help:
+	@echo "make demo    train, release, swap under load, undo, check: on a real Kafka broker"
+	@echo "make test    all tests, on a real Kafka broker and a real S3 server"
+	@echo "make check   format, lint, types, import contracts"
+	@echo "make bench   measure swaps"
+	@echo "make up      start the local stack (make down stops it)"
+	@echo "make clean   remove the virtual environment, caches and the local stack's state"
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "error: '$(PYTHON)' is not Python 3.11 or later; say which one is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "error: this Python cannot make virtual environments; install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@echo "making $(VENV) from requirements.lock" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+venv: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/modelwire demo $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench.swaps $(ARGS)
+
+up: $(STAMP)
+	@$(BIN)/modelwire up
+
+down: $(STAMP)
+	@$(BIN)/modelwire down
+
+clean:
+	@if [ -x $(BIN)/modelwire ] && [ -d $(STATE) ]; then $(BIN)/modelwire down; fi
+	rm -rf $(VENV) $(STATE) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# For developers: after a change of pyproject.toml's dependencies, or of schemas/.
+lock: $(STAMP)
+	@$(BIN)/python -m pip install --quiet pip-tools
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --allow-unsafe --strip-extras --extra local --extra dev --output-file requirements.lock pyproject.toml
+
+schemas: $(STAMP)
+	@$(BIN)/python -m schemas.publish
