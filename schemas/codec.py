@@ -1,0 +1,151 @@
+"""Compiles a contract into a decoder of raw inputs.
+
+``compile_inputs`` builds one struct class whose fields carry the contract's types and limits, so
+that a request is decoded and checked in one pass of C code. What the decoder cannot say is checked
+after it: duplicate keys (see ``schemas.request``) and the horizon.
+
+An absent optional field is left ``UNSET`` and null is left ``None``: ``scoring.arrays`` fills in
+what the contract says, and the raw inputs stay what the caller wrote.
+"""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from schemas.contract import Beyond, Contract, Field, FieldType
+from schemas.rejection import Reason, Rejected
+from schemas.request import BACKSLASH, diagnose, refuse_duplicate_keys
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+FLOAT32_MAX = 3.4028234663852886e38
+
+Row = Any
+"""An instance of the compiled struct: one attribute a contract field."""
+
+DecodeInputs = Callable[[bytes], Row]
+
+
+def compile_inputs(contract: Contract) -> DecodeInputs:
+    """A function from raw ``inputs`` JSON to a row. It raises Rejected with the field at fault."""
+    struct = msgspec.defstruct(
+        "Inputs",
+        [_declare(field) for field in row_fields(contract)],
+        frozen=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    decoder = msgspec.json.Decoder(struct)
+    count_quotes = _quote_counter(contract)
+    check_horizon = _horizon_check(contract)
+
+    def decode_inputs(raw: bytes) -> Row:
+        try:
+            row = decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _name_the_limit(contract, diagnose(raw, error)) from None
+        if raw.count(b'"') != count_quotes(row) or BACKSLASH in raw:
+            refuse_duplicate_keys(raw)
+        check_horizon(row)
+        return row
+
+    return decode_inputs
+
+
+def row_fields(contract: Contract) -> list[Field]:
+    """The contract's fields in the order in which a row holds them: the required ones first."""
+    return sorted(contract.fields, key=lambda field: not field.required)
+
+
+def _declare(field: Field) -> tuple[str, Any] | tuple[str, Any, Any]:
+    annotation = _annotation(field)
+    if field.nullable:
+        annotation = annotation | None
+    if field.required:
+        return field.name, annotation
+    return field.name, annotation | UnsetType, UNSET
+
+
+def _annotation(field: Field) -> Any:
+    low, high = field.minimum, field.maximum
+    if field.allowed is not None:
+        return Literal[field.allowed]
+    match field.type:
+        case FieldType.STRING:
+            return Annotated[str, Meta(max_length=field.max_length)]
+        case FieldType.INT64:
+            return Annotated[
+                int,
+                Meta(
+                    ge=INT64_MIN if low is None else int(low),
+                    le=INT64_MAX if high is None else int(high),
+                ),
+            ]
+        case FieldType.FLOAT32:
+            return Annotated[
+                float,
+                Meta(
+                    ge=-FLOAT32_MAX if low is None else float(low),
+                    le=FLOAT32_MAX if high is None else float(high),
+                ),
+            ]
+        case FieldType.FLOAT64:
+            return Annotated[float, Meta(ge=low, le=high)]
+        case FieldType.BOOL:
+            return bool
+        case FieldType.DATE:
+            return date
+
+
+def _quote_counter(contract: Contract) -> Callable[[Row], int]:
+    """How many quotes the raw JSON of a row has when no key stands twice."""
+    quoted = {FieldType.STRING, FieldType.DATE}
+    plain = sum(4 if field.type in quoted else 2 for field in contract.fields)
+    loose = [field for field in contract.fields if not field.required or field.nullable]
+    if not loose:
+        return lambda row: plain
+
+    def count(row: Row) -> int:
+        quotes = plain
+        for field in loose:
+            value = getattr(row, field.name)
+            is_quoted = field.type in quoted
+            if value is UNSET:
+                quotes -= 4 if is_quoted else 2
+            elif value is None and is_quoted:
+                quotes -= 2
+        return quotes
+
+    return count
+
+
+def _horizon_check(contract: Contract) -> Callable[[Row], None]:
+    horizon = contract.horizon
+    if horizon is None:
+        return lambda row: None
+    name, first, last = horizon.field, horizon.first, horizon.last
+    reject_after = horizon.beyond is Beyond.REJECT
+
+    def check(row: Row) -> None:
+        day = getattr(row, name)
+        if isinstance(day, date) and (day < first or (reject_after and day > last)):
+            raise Rejected(
+                Reason.OUTSIDE_HORIZON,
+                f"{name} is {day}; this version answers for {first} to {last}",
+            )
+
+    return check
+
+
+def _name_the_limit(contract: Contract, rejected: Rejected) -> Rejected:
+    """Tell a number beyond its type apart from one beyond the contract's own limit."""
+    if rejected.reason is not Reason.OUT_OF_RANGE or "`$." not in rejected.detail:
+        return rejected
+    name = rejected.detail.rsplit("`$.", 1)[1].rstrip("`")
+    field = contract.field(name)
+    bound = field.maximum if "<=" in rejected.detail else field.minimum
+    if bound is not None:
+        return rejected
+    return Rejected(Reason.NUMBER_TOO_LARGE, f"{name} is beyond the range of {field.type}")

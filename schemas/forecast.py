@@ -1,0 +1,77 @@
+"""The forecast: an answer that can be audited without a join.
+
+It echoes the request's inputs byte for byte and says which version gave it, why that version
+(variant, revision), and where the request lay. (topic, partition, offset) of the request is the
+answer's identity.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class Variant(StrEnum):
+    """Which of the two versions a request was routed to."""
+
+    CHAMPION = "champion"
+    CANDIDATE = "candidate"
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """Where a request lay. ``timestamp`` is the record's, in milliseconds since 1970 (UTC)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One answer on the results topic.
+
+    ``outputs`` maps the contract's output names to numbers; a float32 is written with the digits of
+    the float64 of the same value, so that it reads back to the same bits. ``revision`` is that of the
+    snapshot that answered; ``digest`` is the bundle's; ``instance`` is the consumer's name on the
+    fleet topic. Unknown keys are accepted: later versions add some.
+    """
+
+    request_id: str
+    inputs: msgspec.Raw
+    outputs: dict[str, float | int | bool]
+    model: str
+    version: int
+    digest: str
+    variant: Variant
+    revision: int
+    source: Source
+    scored_at: datetime
+    instance: str
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Forecast)
+
+
+def encode_forecast(forecast: Forecast) -> bytes:
+    """The forecast as the bytes of a record's value."""
+    return _encoder.encode(forecast)
+
+
+def encode_forecasts(forecasts: Sequence[Forecast]) -> list[bytes]:
+    """Each forecast as the bytes of a record's value: those of ``encode_forecast``, a third sooner.
+
+    All are encoded into one buffer and cut at the line ends. Echoed inputs may hold a line end between
+    two tokens; then each is encoded by itself.
+    """
+    values = _encoder.encode_lines(forecasts).split(b"\n")
+    values.pop()
+    if len(values) != len(forecasts):
+        return [encode_forecast(forecast) for forecast in forecasts]
+    return values
+
+
+def decode_forecast(value: bytes) -> Forecast:
+    """A forecast from a record's value. Raises ValueError (a msgspec error) where it is not one."""
+    return _decoder.decode(value)
