@@ -59,5 +59,7 @@ lock: $(STAMP)
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --allow-unsafe --strip-extras --extra local --extra dev --output-file requirements.lock pyproject.toml
 
+# What is generated and checked in.
 schemas: $(STAMP)
 	@$(BIN)/python -m schemas.publish
+	@$(BIN)/python -m modelwire.settings_page

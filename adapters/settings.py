@@ -1,0 +1,291 @@
+"""The settings: one typed tree, read once, where a command starts.
+
+Sources, the later winning: the defaults here, the local stack's ``stack.json`` (only for what nothing
+else names), ``modelwire.toml``, ``KAFKA_BOOTSTRAP_SERVERS``, the environment
+(``MODELWIRE_CONSUMER__BATCH_SIZE=256``: ``__`` nests), flags. Credentials for AWS come from ``AWS_*``
+and the usual chain where none are set here. Nothing else in modelwire reads the environment.
+"""
+
+import getpass
+import os
+import socket
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from adapters.object_store import S3Settings
+from schemas.errors import ModelwireError, UsageProblem
+
+CONFIG_NAME = "modelwire.toml"
+STACK_NAME = "stack.json"
+MODEL_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
+
+
+class Section(BaseModel):
+    """A table of settings; a key that nobody knows is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Kafka(Section):
+    """How to reach the brokers."""
+
+    bootstrap_servers: str = ""
+    """``host:port[,host:port…]``. Empty: the running local stack."""
+
+    properties: dict[str, str] = Field(default_factory=dict)
+    """Any librdkafka property, passed on to every client (``security.protocol``, ``sasl.…``). What
+    the exactly-once guarantee rests on cannot be set here."""
+
+
+class S3(Section):
+    """How to reach the object store when ``store_url`` is ``s3://…``. Empty: boto3's own chain."""
+
+    endpoint: str = ""
+    """URL of an S3-compatible server; empty means AWS."""
+
+    region: str = ""
+    """Region that requests are signed for."""
+
+    access_key: str = ""
+    """Access key; with ``secret_key``, instead of the chain's."""
+
+    secret_key: str = ""
+    """Secret key. Better set in the environment than in the file."""
+
+
+class Topics(Section):
+    """Names and shapes of a model's topics; ``{model}`` is replaced by the model's name."""
+
+    control: str = "{model}.control"
+    """Every decision about the model, for ever; one partition."""
+
+    requests: str = "{model}.requests"
+    """Where callers put forecast requests."""
+
+    results: str = "{model}.results"
+    """Forecasts."""
+
+    shadow: str = "{model}.shadow"
+    """A candidate's answers that nobody sees."""
+
+    rejections: str = "{model}.rejections"
+    """Requests that got no forecast, and why; one partition."""
+
+    fleet: str = "{model}.fleet"
+    """What each instance says of itself; one partition, compacted."""
+
+    actuals: str = "{model}.actuals"
+    """What was really sold."""
+
+    partitions: int = Field(default=8, ge=1, le=10_000)
+    """Partitions of requests, results, shadow and actuals: the most instances that can share the
+    work. Growing it later moves keys, so choose amply."""
+
+    replication: int = Field(default=1, ge=1, le=10)
+    """Copies of each partition. 1 suits one broker; a cluster wants 3."""
+
+    min_insync_replicas: int = Field(default=1, ge=1, le=10)
+    """Copies that must confirm a write; 2 where replication is 3."""
+
+    max_request_bytes: int = Field(default=65_536, ge=1_024, le=8_388_608)
+    """Largest request, in bytes; results and rejections, which echo it, allow 64 KiB more."""
+
+
+class Membership(StrEnum):
+    """How consumers join their group."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+
+
+class Consumer(Section):
+    """The answering loop."""
+
+    membership: Membership = Membership.STATIC
+    """``static``: stable names by slot, for supervisors and StatefulSets that restart the same slot; a
+    restarted slot has its partitions back within a second. ``dynamic``: random names, for tasks that
+    have no ordinal."""
+
+    batch_size: int = Field(default=512, ge=1, le=10_000)
+    """Most requests scored in one run of the model. A run of one row costs ten times the row."""
+
+    batch_wait_ms: int = Field(default=5, ge=0, le=1_000)
+    """How long a batch waits to fill after its first request."""
+
+    commit_every: int = Field(default=2_560, ge=1, le=100_000)
+    """Answers after which the transaction is committed at the latest."""
+
+    commit_interval_ms: int = Field(default=25, ge=1, le=5_000)
+    """Age at which a transaction is committed at the latest: it delays an answer by up to this."""
+
+    session_timeout_ms: int = Field(default=6_000, ge=1_000, le=300_000)
+    """Silence after which the group takes an instance for dead."""
+
+    transaction_timeout_ms: int = Field(default=10_000, ge=1_000, le=900_000)
+    """Age at which the broker aborts a dead instance's transaction. Readers wait that long."""
+
+    status_interval_ms: int = Field(default=1_000, ge=100, le=60_000)
+    """Time between two announcements on the fleet topic."""
+
+    stamp_wait_ms: int = Field(default=30_000, ge=1_000, le=600_000)
+    """How long a partition may wait for the revision that its last owner answered with. After it the
+    instance leaves the group and says why."""
+
+    load_timeout_ms: int = Field(default=60_000, ge=1_000, le=600_000)
+    """Limit for fetching and admitting one version, retries included."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODELWIRE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    state_dir: Path = Path(".modelwire")
+    """Folder of the local stack and of the default store."""
+
+    store_url: str = ""
+    """Where bundles are: ``s3://bucket[/prefix]`` or ``file:///folder``. Empty: the running local
+    stack's bucket, else ``store/`` under ``state_dir``."""
+
+    actor: str = ""
+    """Who gives the commands, as the control log records it. Empty: ``user@host``."""
+
+    s3: S3 = Field(default_factory=S3)
+    kafka: Kafka = Field(default_factory=Kafka)
+    topics: Topics = Field(default_factory=Topics)
+    consumer: Consumer = Field(default_factory=Consumer)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment; ``load_settings`` hands the file's table in below them."""
+        return init_settings, env_settings, _CommonVariables(settings_cls), _File(settings_cls)
+
+    @property
+    def s3_settings(self) -> S3Settings:
+        """The S3 section as the object store takes it."""
+        s3 = self.s3
+        return S3Settings(
+            endpoint_url=s3.endpoint or None,
+            region=s3.region or None,
+            access_key=s3.access_key or None,
+            secret_key=s3.secret_key or None,
+        )
+
+
+class _CommonVariables(PydanticBaseSettingsSource):
+    """Variables that other tools share."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+        return {"kafka": {"bootstrap_servers": servers}} if servers else {}
+
+
+class _File(TomlConfigSettingsSource):
+    """``modelwire.toml``: the file that ``MODELWIRE_CONFIG`` names, else that of this folder."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        named = os.environ.get("MODELWIRE_CONFIG")
+        if named and not Path(named).is_file():
+            raise UsageProblem(
+                f"MODELWIRE_CONFIG names {named}, which is not a file",
+                hint="mend the path or unset the variable",
+            )
+        super().__init__(settings_cls, Path(named or CONFIG_NAME))
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings, with ``flags`` winning over every other source; a flag of None says nothing.
+
+    Raises UsageProblem that names the key and what is wrong with it.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageProblem(
+            f"the setting {key} is not usable: {first['msg']}",
+            hint=f"mend it in {CONFIG_NAME}, the environment or the flag (docs/settings.md)",
+        ) from error
+    except SettingsError as error:
+        raise UsageProblem(f"the settings cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageProblem(f"{CONFIG_NAME} is not valid TOML: {error}") from error
+    return _fill_in(settings)
+
+
+def _fill_in(settings: Settings) -> Settings:
+    stack = _read_stack(settings.state_dir / STACK_NAME)
+    changes: dict[str, Any] = {}
+    if not settings.kafka.bootstrap_servers and stack is not None:
+        kafka = settings.kafka.model_copy(update={"bootstrap_servers": stack.bootstrap_servers})
+        changes["kafka"] = kafka
+    if not settings.store_url and stack is not None:
+        changes["store_url"] = f"s3://{stack.s3.bucket}"
+        changes["s3"] = S3(
+            endpoint=stack.s3.endpoint,
+            region=stack.s3.region,
+            access_key=stack.s3.access_key,
+            secret_key=stack.s3.secret_key,
+        )
+    elif not settings.store_url:
+        changes["store_url"] = (settings.state_dir.absolute() / "store").as_uri()
+    if not settings.actor:
+        changes["actor"] = f"{getpass.getuser()}@{socket.gethostname()}"
+    return settings.model_copy(update=changes)
+
+
+class _StackS3(msgspec.Struct):
+    endpoint: str
+    access_key: str
+    secret_key: str
+    bucket: str
+    region: str
+
+
+class _Stack(msgspec.Struct):
+    bootstrap_servers: str
+    s3: _StackS3
+    pids: dict[str, int]
+
+
+def _read_stack(path: Path) -> _Stack | None:
+    """The stack that `modelwire up` started; None where there is none or it was stopped."""
+    try:
+        stack = msgspec.json.decode(path.read_bytes(), type=_Stack)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelwireError(
+            f"{path} cannot be read: {error}", hint="start the stack again: modelwire up"
+        ) from error
+    return stack if stack.pids else None

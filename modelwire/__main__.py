@@ -1,0 +1,5 @@
+"""``python -m modelwire``."""
+
+from modelwire.cli import main
+
+main()

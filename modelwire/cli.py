@@ -1,0 +1,78 @@
+"""The ``modelwire`` command. Each part's own commands are imported only when one of them is called.
+
+Errors of the world (``schemas.errors``) become one message and an exit code here; a traceback means a
+bug in modelwire.
+"""
+
+import importlib
+import sys
+
+import click
+
+from schemas.errors import ModelwireError
+
+INTERRUPTED = 130
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("modelwire.localstack.cli:up", "Start a Kafka broker and an S3 server on this machine."),
+    "down": ("modelwire.localstack.cli:down", "Stop what `up` started."),
+    "doctor": ("modelwire.localstack.cli:doctor", "Check this machine, and say what mends it."),
+    "demo": ("modelwire.demo:demo", "Train, release, swap under load, undo, and check."),
+    "topics": ("publisher.cli:topics", "Create a model's topics."),
+    "train": ("trainer.cli:train", "Train a model on a panel of daily sales; store its bundle."),
+    "release": ("publisher.cli:release", "Publish, list, show, revoke and retire versions."),
+    "rollout": ("publisher.cli:rollout", "Move traffic to a version, and back."),
+    "consume": ("consumer.cli:consume", "Answer a model's requests."),
+    "request": ("modelwire.requests:request", "Send or generate forecast requests."),
+    "verify-stream": (
+        "modelwire.verify_stream:verify_stream",
+        "Count lost, doubled and wrong answers.",
+    ),
+}
+"""Name -> (where the command lives, its line in the help)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of ``COMMANDS``."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None where no such name is known."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="modelwire")
+def modelwire() -> None:
+    """Train, release and hot-swap forecast models on the consumers of a Kafka stream."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = modelwire.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ModelwireError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  next: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
