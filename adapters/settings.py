@@ -147,6 +147,16 @@ class Consumer(Section):
     """Limit for fetching and admitting one version, retries included."""
 
 
+class LocalStack(Section):
+    """The Kafka broker and the S3 server that ``modelwire up`` starts."""
+
+    jar_cache: Path | None = None
+    """Folder of the downloaded jars, shared by all stacks. None: ``~/.cache/modelwire/jars``."""
+
+    maven_repository: str = ""
+    """Where missing jars are downloaded from. Empty: Maven Central. Any mirror will do."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -171,6 +181,7 @@ class Settings(BaseSettings):
     s3: S3 = Field(default_factory=S3)
     kafka: Kafka = Field(default_factory=Kafka)
     topics: Topics = Field(default_factory=Topics)
+    stack: LocalStack = Field(default_factory=LocalStack)
     consumer: Consumer = Field(default_factory=Consumer)
 
     @classmethod
@@ -282,10 +293,11 @@ def _read_stack(path: Path) -> _Stack | None:
     """The stack that `modelwire up` started; None where there is none or it was stopped."""
     try:
         stack = msgspec.json.decode(path.read_bytes(), type=_Stack)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise ModelwireError(
-            f"{path} cannot be read: {error}", hint="start the stack again: modelwire up"
+            f"{path} cannot be read: {error}",
+            hint=f"remove it and start the stack again: rm {path} && modelwire up",
         ) from error
     return stack if stack.pids else None

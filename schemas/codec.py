@@ -15,12 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from schemas.contract import Beyond, Contract, Field, FieldType
+from schemas.contract import Beyond, Contract, Field, FieldType, numeric_range
 from schemas.rejection import Reason, Rejected
 from schemas.request import BACKSLASH, diagnose, refuse_duplicate_keys
-
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-FLOAT32_MAX = 3.4028234663852886e38
 
 Row = Any
 """An instance of the compiled struct: one attribute a contract field."""
@@ -69,34 +66,29 @@ def _declare(field: Field) -> tuple[str, Any] | tuple[str, Any, Any]:
 
 
 def _annotation(field: Field) -> Any:
-    low, high = field.minimum, field.maximum
     if field.allowed is not None:
         return Literal[field.allowed]
     match field.type:
         case FieldType.STRING:
             return Annotated[str, Meta(max_length=field.max_length)]
         case FieldType.INT64:
-            return Annotated[
-                int,
-                Meta(
-                    ge=INT64_MIN if low is None else int(low),
-                    le=INT64_MAX if high is None else int(high),
-                ),
-            ]
-        case FieldType.FLOAT32:
-            return Annotated[
-                float,
-                Meta(
-                    ge=-FLOAT32_MAX if low is None else float(low),
-                    le=FLOAT32_MAX if high is None else float(high),
-                ),
-            ]
-        case FieldType.FLOAT64:
-            return Annotated[float, Meta(ge=low, le=high)]
+            return Annotated[int, _limits(field)]
+        case FieldType.FLOAT32 | FieldType.FLOAT64:
+            return Annotated[float, _limits(field)]
         case FieldType.BOOL:
             return bool
         case FieldType.DATE:
             return date
+
+
+def _limits(field: Field) -> Meta:
+    """The field's own limits, and where it has none those of its type and its tensor."""
+    number = int if field.type is FieldType.INT64 else float
+    low, high = numeric_range(field)
+    return Meta(
+        ge=number(low if field.minimum is None else field.minimum),
+        le=number(high if field.maximum is None else field.maximum),
+    )
 
 
 def _quote_counter(contract: Contract) -> Callable[[Row], int]:
@@ -148,4 +140,7 @@ def _name_the_limit(contract: Contract, rejected: Rejected) -> Rejected:
     bound = field.maximum if "<=" in rejected.detail else field.minimum
     if bound is not None:
         return rejected
-    return Rejected(Reason.NUMBER_TOO_LARGE, f"{name} is beyond the range of {field.type}")
+    return Rejected(
+        Reason.NUMBER_TOO_LARGE,
+        f"{name} is beyond what {field.type} in a tensor of {field.binding.dtype} can hold",
+    )

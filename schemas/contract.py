@@ -9,11 +9,16 @@ the request decoder is compiled (``schemas.codec``) and the arrays for the graph
    shape ``[N]``; with columns ``[N, 1 + highest column]``. N is dynamic.
 2. The columns of one tensor are dense from 0 and have one dtype.
 3. A nullable field says what the graph sees in place of null; a float that does not say sees NaN.
-4. An optional field has a default, and the default keeps the field's own limits.
+4. An optional field has a default, and the default keeps the field's own limits; an optional field
+   that is nullable and has no default counts as null where it is absent. ``null_as`` may lie outside
+   the limits, so that the graph can tell it from a value, but not outside the tensor's range.
 5. A ``date`` is ISO 8601 (``2017-08-16``) on the wire and days since 1970-01-01 in the graph.
 6. An output is a tensor of shape ``[N]`` or ``[N, 1]``, or one column of ``[N, k]``.
 7. The horizon names the date field and the first and last day that the model can answer for, and
-   what happens after the last day. Days before the first are always refused.
+   what happens after the last day. Days before the first are always refused. Every request names
+   its day: the horizon's field is required and not nullable.
+8. A number that its field's type or its tensor cannot hold is refused (``numeric_range``), and so is
+   a limit, a default or an allowed value that no request could meet.
 """
 
 import re
@@ -26,8 +31,11 @@ import msgspec
 
 from schemas.errors import ModelwireError
 
-NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
-"""Names of fields and outputs: they become JSON keys and attribute names."""
+NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+"""Names of fields and outputs: they become JSON keys and attribute names.
+
+None begins with an underscore: a row with an attribute ``__post_init__`` could not be made.
+"""
 
 MAX_STRING_LENGTH = 1024
 """Longest string, in characters, that a field may allow."""
@@ -85,6 +93,17 @@ TENSORS_FOR: dict[FieldType, frozenset[TensorType]] = {
     FieldType.DATE: frozenset({TensorType.INT64, TensorType.INT32, TensorType.FLOAT32}),
 }
 """Which tensors a field of a type can fill without losing what it means."""
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+FLOAT32_MAX = 3.4028234663852886e38
+FLOAT64_MAX = 1.7976931348623157e308
+
+_TENSOR_RANGES: dict[TensorType, tuple[int, int] | tuple[float, float]] = {
+    TensorType.INT64: (INT64_MIN, INT64_MAX),
+    TensorType.INT32: (-(2**31), 2**31 - 1),
+    TensorType.FLOAT64: (-FLOAT64_MAX, FLOAT64_MAX),
+    TensorType.FLOAT32: (-FLOAT32_MAX, FLOAT32_MAX),
+}
 
 Scalar = str | int | float | bool
 
@@ -190,15 +209,19 @@ def _problems(contract: Contract) -> Iterator[str]:
         yield "a contract needs at least one field"
     if not outputs:
         yield "a contract needs at least one output"
+    if contract.max_request_bytes < 1:
+        yield f"max_request_bytes is {contract.max_request_bytes}; no request fits"
     for kind, listed in (("field", names), ("output", outputs)):
         for name in listed:
-            if not re.match(NAME_PATTERN, name):
+            if not re.fullmatch(NAME_PATTERN, name):
                 yield f"{kind} name {name!r} does not match {NAME_PATTERN}"
             if listed.count(name) > 1:
                 yield f"{kind} {name!r} is declared twice"
     for field in contract.fields:
         yield from _problems_of_field(field)
     for output in contract.outputs:
+        if output.column is not None and output.column < 0:
+            yield f"output {output.name!r} has column {output.column}; columns count from 0"
         if output.type in (FieldType.STRING, FieldType.DATE):
             yield f"output {output.name!r} has type {output.type}; outputs are numbers or bools"
     for tensor, members in contract.tensors().items():
@@ -217,6 +240,8 @@ def _problems_of_field(field: Field) -> Iterator[str]:
         yield f"{where} of type {field.type} cannot have a minimum or a maximum"
     if field.minimum is not None and field.maximum is not None and field.minimum > field.maximum:
         yield f"{where} has a minimum above its maximum"
+    if field.allowed is not None and (field.minimum is not None or field.maximum is not None):
+        yield f"{where} lists allowed values, so a minimum or a maximum means nothing"
     if field.type is FieldType.INT64:
         for bound in (field.minimum, field.maximum):
             if bound is not None and not isinstance(bound, int):
@@ -244,6 +269,39 @@ def _problems_of_field(field: Field) -> Iterator[str]:
     for value in (field.default, field.null_as):
         if field.type is FieldType.DATE and isinstance(value, str) and not _is_iso_date(value):
             yield f"{where} holds {value!r}, which is not an ISO date"
+    if field.default is not None and not _keeps_limits(field, field.default):
+        yield f"{where} has a default {field.default!r} outside its own limits"
+    if numeric:
+        low, high = numeric_range(field)
+        stated = (
+            field.minimum,
+            field.maximum,
+            field.default,
+            field.null_as,
+            *(field.allowed or ()),
+        )
+        for value in stated:
+            if isinstance(value, (int, float)) and not low <= value <= high:
+                yield f"{where} states {value}, which is outside {low} … {high}"
+
+
+def numeric_range(field: Field) -> tuple[int, int] | tuple[float, float]:
+    """The smallest and largest number that both a numeric field's type and its tensor can hold."""
+    if field.type is FieldType.INT64 and field.binding.dtype is not TensorType.INT32:
+        return _TENSOR_RANGES[TensorType.INT64]
+    if field.type is FieldType.FLOAT32:
+        return _TENSOR_RANGES[TensorType.FLOAT32]
+    return _TENSOR_RANGES[field.binding.dtype]
+
+
+def _keeps_limits(field: Field, value: Scalar) -> bool:
+    if field.allowed is not None:
+        return value in field.allowed
+    if isinstance(value, str):
+        return len(value) <= field.max_length
+    return (field.minimum is None or value >= field.minimum) and (
+        field.maximum is None or value <= field.maximum
+    )
 
 
 def _problems_of_tensor(tensor: str, members: tuple[Field, ...]) -> Iterator[str]:
@@ -260,6 +318,8 @@ def _problems_of_horizon(horizon: Horizon, contract: Contract) -> Iterator[str]:
     field = next((field for field in contract.fields if field.name == horizon.field), None)
     if field is None or field.type is not FieldType.DATE:
         yield f"the horizon names {horizon.field!r}, which is not a date field of the contract"
+    elif not field.required or field.nullable:
+        yield f"the horizon's field {horizon.field!r} must be required and not nullable"
     if horizon.first > horizon.last:
         yield f"the horizon ends on {horizon.last}, before its first day {horizon.first}"
 

@@ -26,7 +26,7 @@ from schemas.manifest import Digest, digest_of
 TYPE_PREFIX = "io.modelwire."
 TYPE_SUFFIX = ".v1"
 
-ModelName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+ModelName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}(?!\n)$")]
 Version = Annotated[int, msgspec.Meta(ge=1)]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
@@ -129,7 +129,7 @@ class ControlEvent(msgspec.Struct, frozen=True, kw_only=True):
     subject: ModelName
     time: datetime
     datacontenttype: Literal["application/json"] = "application/json"
-    sequence: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,17}$")]
+    sequence: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,17}(?!\n)$")]
     sequencetype: Literal["Integer"] = "Integer"
     previous: Digest | UnsetType = UNSET
     commandid: CommandId

@@ -5,7 +5,6 @@ It echoes the request's inputs byte for byte and says which version gave it, why
 answer's identity.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -57,19 +56,6 @@ _decoder = msgspec.json.Decoder(Forecast)
 def encode_forecast(forecast: Forecast) -> bytes:
     """The forecast as the bytes of a record's value."""
     return _encoder.encode(forecast)
-
-
-def encode_forecasts(forecasts: Sequence[Forecast]) -> list[bytes]:
-    """Each forecast as the bytes of a record's value: those of ``encode_forecast``, a third sooner.
-
-    All are encoded into one buffer and cut at the line ends. Echoed inputs may hold a line end between
-    two tokens; then each is encoded by itself.
-    """
-    values = _encoder.encode_lines(forecasts).split(b"\n")
-    values.pop()
-    if len(values) != len(forecasts):
-        return [encode_forecast(forecast) for forecast in forecasts]
-    return values
 
 
 def decode_forecast(value: bytes) -> Forecast:

@@ -26,8 +26,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_FILE_BYTES = 2 * 1024**3
 """No file of a bundle may say that it is larger than this."""
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}(?!\n)$")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(?!\n)$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
 
 
@@ -116,7 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The contents page of a bundle. Unknown keys are accepted: later versions add some."""
 
     format: Literal["modelwire.bundle/1"] = "modelwire.bundle/1"
-    model: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    model: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}(?!\n)$")]
     created_at: datetime
     contract: Contract
     files: dict[FileName, File]

@@ -131,7 +131,7 @@ _LIMITS = (
 def _names_a_constant(text: bytes) -> bool:
     found: list[str] = []
     try:
-        json.loads(text, parse_constant=found.append)
+        json.loads(text, parse_constant=found.append, parse_int=str)
     except (ValueError, RecursionError):
         return False
     return bool(found)
