@@ -1,0 +1,186 @@
+"""Bundles in an object store: how they are written, found and checked.
+
+A bundle lives at ``bundles/<64 hex digits of its digest>/``. Rules:
+
+1. The manifest is written last, after every file that it names is stored. A bundle is there when
+   its manifest is; what a killed writer leaves without one is no bundle, and the same write
+   completes it.
+2. Nothing is written that would not be readable: the files match the manifest, and the manifest
+   decodes.
+3. Nothing is believed because of where it lay. At every read the manifest must hash to the digest
+   that was asked for, and a file to the digest and size that the manifest states.
+4. A size is checked before a body is read: a manifest against a fixed limit, a file against the
+   manifest.
+
+What the files mean is for ``schemas.manifest`` and for those who load a model. A digest is always
+the string ``sha256:<64 hex digits>``.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from adapters.object_store import ObjectStore, TooLarge, problem_of_key
+from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
+from schemas.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    decode_manifest,
+    digest_of,
+    encode_manifest,
+)
+
+_FOLDER = "bundles"
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_MANIFEST_KEY = re.compile(rf"{_FOLDER}/([0-9a-f]{{64}})/{re.escape(MANIFEST_NAME)}")
+
+
+class BundleDamaged(ModelwireError):
+    """What is stored is not what the digest or the manifest says; trying again does not help."""
+
+
+def write_bundle(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes]) -> str:
+    """Stores a bundle and returns its digest; the same bundle twice is fine.
+
+    ``files`` maps each name of ``manifest.files`` to its content. Raises ModelwireError, with
+    nothing written, where they do not match, and Conflict where the store already holds something
+    else under a key of this bundle.
+    """
+    raw = encode_manifest(manifest)
+    digest = digest_of(raw)
+    _check_before_writing(manifest, raw, files)
+    keys = {_key(digest, name): files[name] for name in sorted(files)}
+    for key, content in keys.items():
+        _put(store, digest, key, content)
+    _put(store, digest, _key(digest, MANIFEST_NAME), raw)
+    return digest
+
+
+def read_manifest(store: ObjectStore, digest: str) -> Manifest:
+    """The manifest whose bytes hash to ``digest``.
+
+    Raises NotFound where there is no such bundle, BundleDamaged where its bytes are others, and
+    ModelwireError where they are no manifest.
+    """
+    key = _key(digest, MANIFEST_NAME)
+    try:
+        raw = store.get(key, limit=MAX_MANIFEST_BYTES)
+    except NotFound as error:
+        raise NotFound(
+            f"there is no bundle {digest} in {store.url}",
+            hint="check the digest and the store; a bundle without a manifest was never finished",
+        ) from error
+    except TooLarge as error:
+        raise _damaged(
+            store, digest, MANIFEST_NAME, f"it has {error.size} bytes, over {MAX_MANIFEST_BYTES}"
+        ) from error
+    found = digest_of(raw)
+    if found != digest:
+        raise _damaged(store, digest, MANIFEST_NAME, f"expected {digest}, found {found}")
+    try:
+        return decode_manifest(raw)
+    except ModelwireError as error:
+        raise ModelwireError(
+            f"bundle {digest} in {store.url}: {error.message}", hint=error.hint
+        ) from error
+
+
+def read_file(store: ObjectStore, digest: str, manifest: Manifest, name: str) -> bytes:
+    """A file of the bundle, once its size and digest are those in ``manifest``.
+
+    Raises NotFound where the manifest names no such file, and BundleDamaged, with what was expected
+    and what was found, where the stored file is missing or differs.
+    """
+    expected = manifest.files.get(name)
+    if expected is None:
+        raise NotFound(
+            f"bundle {digest} lists no file {name!r}",
+            hint=f"it holds {', '.join(sorted(manifest.files))}",
+        )
+    try:
+        content = store.get(_key(digest, name), limit=expected.size)
+    except NotFound as error:
+        raise _damaged(store, digest, name, "expected a file, found none") from error
+    except TooLarge as error:
+        raise _damaged(
+            store, digest, name, f"expected {expected.size} bytes, found {error.size}"
+        ) from error
+    if len(content) != expected.size:
+        raise _damaged(store, digest, name, f"expected {expected.size} bytes, found {len(content)}")
+    found = digest_of(content)
+    if found != expected.digest:
+        raise _damaged(store, digest, name, f"expected {expected.digest}, found {found}")
+    return content
+
+
+def verify_bundle(store: ObjectStore, digest: str) -> Manifest:
+    """Reads and checks the manifest and every file; one file is in memory at a time."""
+    manifest = read_manifest(store, digest)
+    for name in sorted(manifest.files):
+        read_file(store, digest, manifest, name)
+    return manifest
+
+
+def list_bundles(store: ObjectStore) -> Iterator[str]:
+    """The digest of every bundle that has a manifest, in no order; contents are not checked."""
+    for key in store.list(_FOLDER):
+        if matched := _MANIFEST_KEY.fullmatch(key):
+            yield f"sha256:{matched[1]}"
+
+
+def _check_before_writing(manifest: Manifest, raw: bytes, files: Mapping[str, bytes]) -> None:
+    if MANIFEST_NAME in manifest.files:
+        raise ModelwireError(f"a manifest cannot list {MANIFEST_NAME}, which is itself")
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise ModelwireError(
+            f"the manifest has {len(raw):,} bytes, more than the {MAX_MANIFEST_BYTES:,} that readers"
+            " accept"
+        )
+    # Structs made in Python skip the checks of names, digests and sizes; decoding makes them.
+    decode_manifest(raw)
+    if unlisted := sorted(set(files) - set(manifest.files)):
+        raise ModelwireError(f"the manifest does not list {', '.join(unlisted)}")
+    if missing := sorted(set(manifest.files) - set(files)):
+        raise ModelwireError(f"the manifest lists {', '.join(missing)}, but no content was given")
+    for name, content in files.items():
+        stated = manifest.files[name]
+        found = digest_of(content)
+        if (stated.digest, stated.size) != (found, len(content)):
+            raise ModelwireError(
+                f"{name} does not match the manifest: it states {stated.digest} of {stated.size}"
+                f" bytes, the content is {found} of {len(content)} bytes"
+            )
+
+
+def _put(store: ObjectStore, digest: str, key: str, content: bytes) -> None:
+    if store.put_if_absent(key, content):
+        return
+    try:
+        same = store.get(key, limit=len(content)) == content
+    except TooLarge:
+        same = False
+    if not same:
+        raise Conflict(
+            f"{key} in {store.url} already holds other bytes, so bundle {digest} is not written",
+            hint="somebody else wrote there; remove that object, or use another store",
+        )
+
+
+def _key(digest: str, name: str) -> str:
+    matched = _DIGEST.fullmatch(digest)
+    if matched is None:
+        raise UsageProblem(
+            f"{digest[:100]!r} is not a bundle's digest",
+            hint="a digest is sha256: and 64 hexadecimal digits",
+        )
+    key = f"{_FOLDER}/{matched[1]}/{name}"
+    if problem := problem_of_key(key):
+        raise ModelwireError(f"bundle {digest} cannot hold a file named {name!r}: {problem}")
+    return key
+
+
+def _damaged(store: ObjectStore, digest: str, name: str, found: str) -> BundleDamaged:
+    return BundleDamaged(
+        f"bundle {digest} in {store.url} is damaged: {name}: {found}",
+        hint="publish the bundle again into a store that nothing else writes to",
+    )

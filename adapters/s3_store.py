@@ -1,0 +1,242 @@
+"""The object store in a bucket: ``s3://bucket/prefix``, on AWS or on any server that speaks S3.
+
+A put carries ``If-None-Match: *``, so the server decides who was first, and the SHA-256 of its body,
+so a body damaged on the way is refused. Protocol:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+
+Each call makes at most three attempts of 3 s to connect and 10 s without a byte. What is left after
+that becomes StoreUnavailable when a later call may succeed (network, 5xx, throttling) and another
+ModelwireError when it will not (bucket, credentials, permissions).
+"""
+
+import random
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions as boto_errors
+from botocore.config import Config
+
+from adapters.object_store import (
+    S3Settings,
+    StoreUnavailable,
+    TooLarge,
+    check_key,
+    folder_of,
+    problem_of_key,
+)
+from schemas.errors import ModelwireError, NotFound, UsageProblem
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONNECT_SECONDS = 3
+_READ_SECONDS = 10
+_ATTEMPTS = 3
+_CONFLICT_ATTEMPTS = 6
+"""Attempts at a put while the server says 409: two puts met, and neither has been decided."""
+
+_CREDENTIAL_CODES = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "AuthorizationHeaderMalformed",
+}
+_TRANSIENT_CODES = {
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestTimeout",
+    "InternalError",
+    "ServiceUnavailable",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+}
+_TAKEN = {"PreconditionFailed", "412"}
+_UNDECIDED = {"ConditionalRequestConflict", "409"}
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+
+
+class S3Store:
+    """An ``ObjectStore`` in ``bucket``, below ``prefix`` (empty for the whole bucket)."""
+
+    def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = _client(settings)
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".removesuffix("/")
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        name = self._name(key)
+        checksum = b64encode(sha256(content).digest()).decode()
+        with self._translated(f"cannot write {key}"):
+            for attempt in range(_CONFLICT_ATTEMPTS):
+                try:
+                    self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=name,
+                        Body=content,
+                        IfNoneMatch="*",
+                        ChecksumSHA256=checksum,
+                    )
+                except boto_errors.ClientError as error:
+                    if _code(error) in _TAKEN:
+                        return False
+                    if _code(error) not in _UNDECIDED:
+                        raise
+                    time.sleep(random.uniform(0.5, 1) * 0.02 * 2**attempt)
+                else:
+                    return True
+        raise StoreUnavailable(
+            f"cannot write {key} in {self.url}: other writes of this key met it"
+            f" {_CONFLICT_ATTEMPTS} times",
+            hint="try again",
+        )
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        with self._translated(f"cannot read {key}", key=key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key))
+            with closing(answer["Body"]) as body:
+                if "ContentLength" not in answer:
+                    raise ModelwireError(f"{self.url} does not say how large {key} is")
+                if (size := answer["ContentLength"]) > limit:
+                    raise TooLarge(f"{key} in {self.url}", size=size, limit=limit)
+                return body.read()
+
+    def list(self, folder: str = "") -> Iterator[str]:
+        prefix = folder_of(folder)
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._translated(f"cannot list {prefix or 'the store'}"):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"].removeprefix(self._prefix)
+                    if not problem_of_key(key):
+                        yield key
+
+    def exists(self, key: str) -> bool:
+        with self._translated(f"cannot look for {key}"):
+            try:
+                self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+            except boto_errors.ClientError as error:
+                if _code(error) not in _MISSING:
+                    raise
+                # The answer to HEAD has no body to say whether the key or the bucket is missing.
+                self._client.head_bucket(Bucket=self._bucket)
+                return False
+        return True
+
+    def _name(self, key: str) -> str:
+        check_key(key)
+        return self._prefix + key
+
+    @contextmanager
+    def _translated(self, action: str, *, key: str = "") -> Iterator[None]:
+        """``key`` is set where 'not found' means that object, and not the bucket."""
+        where = f"{action} in {self.url}"
+        try:
+            yield
+        except boto_errors.ClientError as error:
+            if key and _code(error) in _MISSING:
+                raise NotFound(f"there is no {key} in {self.url}") from error
+            raise self._problem(where, error) from error
+        except (boto_errors.NoCredentialsError, boto_errors.PartialCredentialsError) as error:
+            raise ModelwireError(f"{where}: {error}", hint=_CREDENTIALS_HINT) from error
+        except boto_errors.SSLError as error:
+            raise ModelwireError(
+                f"{where}: no trusted connection: {error}",
+                hint="check the endpoint's scheme and certificate (AWS_CA_BUNDLE names the roots)",
+            ) from error
+        except (boto_errors.ConnectionError, boto_errors.HTTPClientError) as error:
+            raise StoreUnavailable(
+                f"{where}: the S3 server {self._client.meta.endpoint_url} does not answer: {error}",
+                hint="check the endpoint and the network; for the local one, `modelwire up`",
+            ) from error
+        except (boto_errors.IncompleteReadError, boto_errors.FlexibleChecksumError) as error:
+            raise StoreUnavailable(
+                f"{where}: the object arrived damaged: {error}", hint="try again"
+            ) from error
+        except boto_errors.BotoCoreError as error:
+            raise ModelwireError(f"{where}: {error}") from error
+
+    def _problem(self, where: str, error: boto_errors.ClientError) -> ModelwireError:
+        code = _code(error)
+        answer = error.response.get("Error", {}).get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        server = self._client.meta.endpoint_url
+        if code == "NoSuchBucket" or code in _MISSING:
+            return ModelwireError(
+                f"{where}: the bucket {self._bucket!r} does not exist on {server}",
+                hint=f"create the bucket {self._bucket!r}, or name another store",
+            )
+        if code in _CREDENTIAL_CODES:
+            return ModelwireError(
+                f"{where}: {server} does not accept the access key or its secret ({code})",
+                hint=_CREDENTIALS_HINT,
+            )
+        if status == 403:
+            return ModelwireError(
+                f"{where}: {server} refuses access to the bucket {self._bucket!r} ({code})",
+                hint=f"{_CREDENTIALS_HINT}; they need to get, put and list there",
+            )
+        if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
+            return StoreUnavailable(
+                f"{where}: {server} answered {status} {code}: {answer}", hint="try again"
+            )
+        return ModelwireError(f"{where}: {server} answered {status} {code}: {answer}")
+
+
+_CREDENTIALS_HINT = "check the S3 credentials: MODELWIRE_S3__… settings, AWS_* or the task's role"
+
+
+def _client(settings: S3Settings) -> "S3Client":
+    if (settings.access_key is None) != (settings.secret_key is None):
+        raise UsageProblem(
+            "the S3 settings hold only one of access key and secret key",
+            hint="set both, or neither and leave them to AWS_* or the task's role",
+        )
+    endpoint = settings.endpoint_url
+    region = settings.region or (S3Settings.DEFAULT_REGION if endpoint else None)
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        # None leaves the proxy to HTTPS_PROXY; a proxy cannot reach this machine's own loopback.
+        proxies={} if endpoint and _is_loopback(endpoint) else None,
+    )
+    try:
+        # A session of its own: boto3's default session is not safe to share between threads.
+        session = boto3.session.Session(
+            aws_access_key_id=settings.access_key,
+            aws_secret_access_key=settings.secret_key,
+            region_name=region,
+        )
+        return session.client("s3", endpoint_url=endpoint, config=config)
+    except (boto_errors.BotoCoreError, ValueError) as error:
+        raise UsageProblem(
+            f"the S3 settings cannot be used: {error}",
+            hint="check the endpoint (http://host:port), the region and the credentials",
+        ) from error
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _code(error: boto_errors.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
