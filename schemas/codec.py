@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.contract import Beyond, Contract, Field, FieldType, numeric_range
 from schemas.rejection import Reason, Rejected
-from schemas.request import BACKSLASH, diagnose, refuse_duplicate_keys
+from schemas.request import diagnose, refuse_duplicate_keys
 
 Row = Any
 """An instance of the compiled struct: one attribute a contract field."""
@@ -43,7 +43,7 @@ def compile_inputs(contract: Contract) -> DecodeInputs:
             row = decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _name_the_limit(contract, diagnose(raw, error)) from None
-        if raw.count(b'"') != count_quotes(row) or BACKSLASH in raw:
+        if raw.count(b'"') != count_quotes(row):
             refuse_duplicate_keys(raw)
         check_horizon(row)
         return row

@@ -272,17 +272,15 @@ def _problems_of_field(field: Field) -> Iterator[str]:
     if field.default is not None and not _keeps_limits(field, field.default):
         yield f"{where} has a default {field.default!r} outside its own limits"
     if numeric:
-        low, high = numeric_range(field)
-        stated = (
-            field.minimum,
-            field.maximum,
-            field.default,
-            field.null_as,
-            *(field.allowed or ()),
-        )
-        for value in stated:
-            if isinstance(value, (int, float)) and not low <= value <= high:
-                yield f"{where} states {value}, which is outside {low} … {high}"
+        yield from _problems_of_numbers(field, where)
+
+
+def _problems_of_numbers(field: Field, where: str) -> Iterator[str]:
+    low, high = numeric_range(field)
+    stated = (field.minimum, field.maximum, field.default, field.null_as, *(field.allowed or ()))
+    for value in stated:
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            yield f"{where} states {value}, which is outside {low} … {high}"
 
 
 def numeric_range(field: Field) -> tuple[int, int] | tuple[float, float]:

@@ -4,9 +4,10 @@ The envelope is decoded before routing and does not depend on a model, so champi
 differ in contract. ``inputs`` stays raw JSON until the request is routed.
 
 Duplicate keys are a trap of JSON: decoders keep the last one silently, so two readers of the same
-bytes may see two requests. They are refused. The test is cheap: with unknown keys forbidden and no
-backslash in the text, the quotes number exactly 2 × (keys + string values); only on a mismatch is
-the text read again, slowly.
+bytes may see two requests. They are refused. The test is cheap: with unknown keys forbidden, the
+quotes of a text number 2 × (keys + string values), plus one for each quote that is escaped inside a
+string. So what was decoded says how many there are at least, a doubled key always adds to them, and
+only where there are more is the text read again, slowly.
 """
 
 import json
@@ -18,9 +19,6 @@ import msgspec
 from schemas.rejection import Reason, Rejected
 
 MAX_REQUEST_ID_LENGTH = 256
-
-BACKSLASH = ord("\\")
-"""As a number: looking for one byte takes a tenth of the time of looking for a substring."""
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]
 
@@ -56,7 +54,7 @@ def decode_request(value: bytes | None, limit: int) -> Request:
     strings = 1 if request.requested_at is None else 2
     keys = 2 if request.requested_at is None else 3
     outside = value.count(b'"') - inputs.count(b'"')
-    if outside != 2 * (keys + strings) or BACKSLASH in value:
+    if outside != 2 * (keys + strings):
         refuse_duplicate_keys(value)
     return request
 

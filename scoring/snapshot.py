@@ -1,0 +1,71 @@
+"""The snapshot: all that a consumer answers with, immutable and swapped by one assignment.
+
+It is one revision of the control log with its routing and its loaded models. What a transaction
+commits was answered under one snapshot, whose revision stands in every answer.
+"""
+
+from dataclasses import dataclass
+
+from deployment.routing import Routing
+from schemas.codec import DecodeInputs, compile_inputs
+from schemas.contract import Contract
+from scoring.arrays import Gather, ReadOutputs, compile_gather, compile_outputs, output_tensors
+from scoring.model import Model
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version with its model in memory, and its contract compiled. Made by ``load``."""
+
+    version: int
+    digest: str
+    contract: Contract
+    model: Model
+    decode: DecodeInputs
+    gather: Gather
+    output_tensors: tuple[str, ...]
+    read_outputs: ReadOutputs
+
+
+def load(version: int, digest: str, contract: Contract, model: Model) -> LoadedVersion:
+    """The version, ready to score. Compiles the contract; the model has been opened by the caller."""
+    return LoadedVersion(
+        version=version,
+        digest=digest,
+        contract=contract,
+        model=model,
+        decode=compile_inputs(contract),
+        gather=compile_gather(contract),
+        output_tensors=output_tensors(contract),
+        read_outputs=compile_outputs(contract),
+    )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One revision's answer to everything: ``stamp`` is what is stored beside the offsets.
+
+    Raises ValueError where the models are not those that the routing names: a candidate must be
+    loaded once it has traffic.
+    """
+
+    model_name: str
+    revision: int
+    stamp: str
+    routing: Routing
+    champion: LoadedVersion
+    candidate: LoadedVersion | None
+
+    def __post_init__(self) -> None:
+        if self.champion.version != self.routing.champion:
+            raise ValueError(
+                f"version {self.champion.version} is loaded as champion, "
+                f"the routing names {self.routing.champion}"
+            )
+        if self.candidate is not None and self.candidate.version != self.routing.candidate:
+            raise ValueError(
+                f"version {self.candidate.version} is loaded as candidate, "
+                f"the routing names {self.routing.candidate}"
+            )
+        if self.candidate is None and self.routing.weight > 0:
+            raise ValueError("the candidate has traffic and is not loaded")
