@@ -1,0 +1,119 @@
+"""The names that people type: models, ``MODEL:VERSION``, and bundles.
+
+A bundle is named by its digest (``sha256:…``), by the beginning of its 64 hexadecimal digits where only
+one bundle has it, or by the address of its folder. The address must lie in the store that the consumers
+read from: a release names a digest only.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.bundles import list_bundles
+from adapters.object_store import ObjectStore
+from adapters.settings import MODEL_NAME_PATTERN
+from schemas.errors import NotFound, UsageProblem
+
+SHORTEST_PREFIX = 6
+"""Fewest hexadecimal digits that name a bundle. Among a thousand bundles, two share their first six in
+3 % of cases."""
+
+_DIGITS = re.compile(r"[0-9a-f]+")
+_FOLDER = re.compile(r"(?P<store>.*)/bundles/(?P<digits>[0-9a-f]{64})")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class VersionName:
+    """A model's version as ``sales:12`` names it."""
+
+    model: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.version}"
+
+
+def parse_model(text: str) -> str:
+    """A model's name. Raises UsageProblem where it cannot be one."""
+    if not re.fullmatch(MODEL_NAME_PATTERN, text):
+        raise UsageProblem(
+            f"{text!r} is not a model's name",
+            hint="a name has up to 63 of a-z, 0-9 and -, and starts with a letter, such as sales",
+        )
+    return text
+
+
+def parse_version(text: str) -> VersionName:
+    """``MODEL:VERSION``. Raises UsageProblem where it is not that."""
+    model, colon, number = text.rpartition(":")
+    version = _ordinal(number)
+    if not colon or version is None:
+        raise UsageProblem(
+            f"{text!r} is not a version", hint="write MODEL:VERSION, such as sales:2"
+        )
+    return VersionName(parse_model(model), version)
+
+
+def parse_version_of(model: str, text: str) -> int:
+    """A version of ``model``, as ``3`` or ``MODEL:3``. Raises UsageProblem for another model's."""
+    version = _ordinal(text)
+    if version is not None:
+        return version
+    named = parse_version(text)
+    if named.model != model:
+        raise UsageProblem(f"{named} is not a version of {model}", hint=f"write {model}:VERSION")
+    return named.version
+
+
+def _ordinal(text: str) -> int | None:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 9
+    return int(text) if is_number and int(text) > 0 else None
+
+
+def find_bundle(store: ObjectStore, text: str) -> str:
+    """The digest of the bundle that ``text`` names.
+
+    A whole digest is believed; whether the bundle is there shows when it is read. Raises UsageProblem
+    for a name that is none, or that several bundles share, and NotFound.
+    """
+    if "/" in text:
+        return _digest_of_address(store, text)
+    digits = text.removeprefix("sha256:")
+    if not _DIGITS.fullmatch(digits) or not SHORTEST_PREFIX <= len(digits) <= 64:
+        raise UsageProblem(
+            f"{text!r} names no bundle",
+            hint="give its digest (sha256:…), at least "
+            f"{SHORTEST_PREFIX} of its hexadecimal digits, or the address that `modelwire train` printed",
+        )
+    if len(digits) == 64:
+        return f"sha256:{digits}"
+    found = sorted(d for d in list_bundles(store) if d.startswith(f"sha256:{digits}"))
+    if not found:
+        raise NotFound(
+            f"no bundle in {store.url} has a digest that begins with {digits}",
+            hint="check the digits and the store (--store)",
+        )
+    if len(found) > 1:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UsageProblem(
+            f"{len(found)} bundles begin with {digits}: {', '.join(found[:_SHOWN])}{more}",
+            hint="give more of the digits",
+        )
+    return found[0]
+
+
+def _digest_of_address(store: ObjectStore, text: str) -> str:
+    address = text if "://" in text else Path(text).absolute().as_uri()
+    matched = _FOLDER.fullmatch(address.rstrip("/"))
+    if matched is None:
+        raise UsageProblem(
+            f"{text!r} is not the address of a bundle",
+            hint="it ends with /bundles/ and the 64 hexadecimal digits of the digest",
+        )
+    if matched["store"] != store.url:
+        raise UsageProblem(
+            f"the bundle lies in {matched['store']}, but the store is {store.url}",
+            hint=f"consumers read from one store; name it for them too (--store {matched['store']})",
+        )
+    return f"sha256:{matched['digits']}"

@@ -1,0 +1,79 @@
+"""Releases: a bundle becomes a version, and a version goes out of service for ever.
+
+A bundle is verified, every byte of it, before its release is appended: what the log names can be read.
+"""
+
+from dataclasses import dataclass
+
+from adapters.bundles import read_manifest, verify_bundle
+from adapters.control_log import read_log
+from adapters.object_store import ObjectStore, open_store
+from adapters.settings import Settings
+from deployment.decisions import Release, Retire, Revoke, Strategy
+from deployment.state import Deployment
+from deployment.state import Release as Released
+from publisher.commands import Appended, fresh_salt, give
+from publisher.naming import VersionName, find_bundle
+from schemas.errors import NotFound, UsageProblem
+from schemas.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Version:
+    """A released version: what the log says of it, and what its bundle says."""
+
+    name: VersionName
+    release: Released
+    deployment: Deployment
+    manifest: Manifest
+
+
+def store_of(settings: Settings) -> ObjectStore:
+    """The store that the consumers read from."""
+    return open_store(settings.store_url, settings.s3_settings)
+
+
+def publish(
+    settings: Settings, bundle: str, model: str | None, start: Strategy | None, reason: str
+) -> Appended:
+    """Verifies the bundle and releases it; with ``start``, rolls it out in the same transaction.
+
+    The manifest says whose version it becomes; ``model``, where it is given, must be the same.
+    """
+    store = store_of(settings)
+    digest = find_bundle(store, bundle)
+    manifest = verify_bundle(store, digest)
+    if model is not None and model != manifest.model:
+        raise UsageProblem(
+            f"the bundle {digest} is of the model {manifest.model}, not of {model}",
+            hint="a bundle's model is fixed when it is trained",
+        )
+    command = Release(digest, start, fresh_salt(), reason)
+    return give(settings, manifest.model, command)
+
+
+def revoke(settings: Settings, named: VersionName, reason: str) -> Appended:
+    """Takes a version out of service for ever."""
+    return give(settings, named.model, Revoke(named.version, reason))
+
+
+def retire(settings: Settings, named: VersionName, reason: str) -> Appended:
+    """Lets consumers drop a version that serves no more."""
+    return give(settings, named.model, Retire(named.version, reason))
+
+
+def list_releases(settings: Settings, model: str) -> Deployment:
+    """The model's deployment with all its releases."""
+    return read_log(settings, model).deployment
+
+
+def show(settings: Settings, named: VersionName) -> Version:
+    """A version with its bundle's manifest. Raises NotFound for a version that was never released."""
+    deployment = read_log(settings, named.model).deployment
+    release = deployment.releases.get(named.version)
+    if release is None:
+        raise NotFound(
+            f"{named} was never released",
+            hint=f"see the released versions: modelwire release list {named.model}",
+        )
+    return Version(named, release, deployment, read_manifest(store_of(settings), release.digest))

@@ -1,0 +1,298 @@
+"""The publisher's commands as a person or a script calls them: what they print, and how they exit."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from adapters.control_log import read_log
+from adapters.kafka import client_config, topic_names
+from adapters.object_store import ObjectStore, open_store
+from adapters.settings import Settings
+from adapters.topics import create_topics
+from tests.bundles import store_bundle, store_corrupt_bundle
+from tests.conftest import RunningStack
+
+pytestmark = pytest.mark.stack
+
+WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A model with its topics and its own corner of the bucket, and its command line."""
+
+    stack: RunningStack
+    model: str
+    settings: Settings
+    store: ObjectStore
+
+    def run(self, *arguments: str, **variables: str) -> Ran:
+        """``modelwire arguments…``; ``variables`` are settings (``S3__SECRET_KEY``)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "modelwire", *arguments],
+            env=self.stack.environment(self.model, **variables),
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+        )
+        assert "Traceback" not in done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *arguments: str) -> str:
+        """What a command that must succeed prints."""
+        ran = self.run(*arguments)
+        assert (ran.code, ran.err) == (0, "")
+        return ran.out
+
+    def fails(self, code: int, *arguments: str, **variables: str) -> str:
+        """What a command that must fail says: nothing on stdout, two lines on stderr."""
+        ran = self.run(*arguments, **variables)
+        assert (ran.code, ran.out) == (code, "")
+        assert re.fullmatch(r"error: .+\n  next: .+\n", ran.err)
+        return ran.err
+
+    @property
+    def revision(self) -> int:
+        """How many events the model's log holds."""
+        return read_log(self.settings, self.model).deployment.revision
+
+
+@pytest.fixture
+def shop(stack: RunningStack, model: str) -> Shop:
+    settings = stack.settings(model)
+    create_topics(settings, model)
+    store = open_store(settings.store_url, settings.s3_settings)
+    return Shop(stack, model, settings, store)
+
+
+def test_a_model_is_released_switched_undone_and_revoked(shop: Shop) -> None:
+    """The whole life of two versions, in the words that the commands print."""
+    model = shop.model
+    first, second = (store_bundle(shop.store, model, slope) for slope in (1.0, 2.0))
+
+    assert shop.ok("release", "publish", first, "--start", "blue-green") == (
+        f"{model}:1 released (revision 1), champion since revision 3\n"
+    )
+    assert shop.ok("release", "publish", second[7:20], "--reason", "better") == (
+        f"{model}:2 released (revision 4)\n"
+    )
+    assert shop.ok("rollout", "start", f"{model}:2", "--strategy", "blue-green") == (
+        f"{model}:2 rolled out (revision 5), champion since revision 6\n"
+    )
+    assert shop.ok("rollout", "undo", model, "--actor", "eve", "--reason", "worse") == (
+        f"{model}:1 champion again since revision 7, in place of {model}:2\n"
+    )
+    undone = json.loads(shop.ok("rollout", "undo", model, "--to", "2", "-o", "json"))
+    assert (undone["version"], undone["revision"]) == (2, 8)
+    assert [each["type"] for each in undone["events"]] == ["io.modelwire.model.restored.v1"]
+    assert shop.ok("release", "revoke", f"{model}:2") == (
+        f"{model}:1 champion again since revision 9, in place of {model}:2, "
+        f"{model}:2 revoked (revision 10)\n"
+    )
+
+    history = shop.ok("rollout", "history", model)
+    assert len(history.splitlines()) == 1 + 10
+    assert re.search(rf"7 .*eve +restored {model}:1 in place of {model}:2 +worse", history)
+    listed = json.loads(shop.ok("release", "list", model, "-o", "json"))
+    assert [(r["version"], r["standing"], r["role"]) for r in listed["releases"]] == [
+        (1, "released", "champion"),
+        (2, "revoked", None),
+    ]
+    shown = shop.ok("release", "show", f"{model}:1")
+    assert first in shown
+    assert "2000-01-01 … 2099-12-31" in shown
+    manifest = json.loads(shop.ok("release", "show", f"{model}:2", "-o", "json"))["manifest"]
+    assert manifest["model"] == model
+
+
+def test_one_command_releases_and_starts_in_one_transaction(shop: Shop) -> None:
+    """All events of `release publish --start` have the same command id and time to the log."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    uri = f"{shop.store.url}/bundles/{digest.removeprefix('sha256:')}"
+    printed = json.loads(shop.ok("release", "publish", uri, "--start", "blue-green", "-o", "json"))
+    events = read_log(shop.settings, shop.model).events
+    assert [each.event.commandid for each in events] == [printed["commandid"]] * 3
+    assert (printed["version"], printed["digest"], printed["revision"]) == (1, digest, 3)
+    assert 0 < printed["seconds"] < WAIT_SECONDS
+
+
+def test_topics_create_can_be_repeated(shop: Shop) -> None:
+    """The second run says that all exist."""
+    said = shop.ok("topics", "create", shop.model).splitlines()
+    assert len(said) == 7
+    assert all(line.endswith(" exists") for line in said)
+
+
+def test_status_without_instances_says_how_to_start_one(shop: Shop) -> None:
+    """Before anything runs, the status is an answer and not an error."""
+    assert f"modelwire consume --model {shop.model}" in shop.ok("rollout", "status", shop.model)
+    status = json.loads(shop.ok("rollout", "status", shop.model, "-o", "json"))
+    assert (status["champion"], status["revision"], status["instances"]) == (None, 0, [])
+
+
+def test_a_watched_status_prints_a_line_for_each_change(shop: Shop) -> None:
+    """Away from a terminal -w prints when something changed, and an interrupt ends it with 130."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "modelwire", "rollout", "status", shop.model, "-w"],
+        env=shop.stack.environment(shop.model) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert watching.stdout is not None
+        assert "revision 0: no champion yet" in watching.stdout.readline()
+        shop.ok("release", "publish", digest, "--start", "blue-green")
+        assert f"revision 3: champion {shop.model}:1" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=WAIT_SECONDS)
+        assert watching.returncode == 130
+        assert "Traceback" not in err
+    finally:
+        watching.kill()
+        watching.wait()
+
+
+def test_a_refusal_prints_its_code_and_exits_with_3(shop: Shop) -> None:
+    """The stable code in brackets, the sentence, and the remedy as the next thing to try."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    shop.ok("release", "publish", digest, "--start", "blue-green")
+    said = shop.fails(3, "release", "publish", digest)
+    assert f"error: [already-released] this bundle is released already as {shop.model}:1" in said
+    assert "modelwire rollout start" in said
+    assert "[no-previous]" in shop.fails(3, "rollout", "undo", shop.model)
+    assert "[in-service]" in shop.fails(3, "release", "retire", f"{shop.model}:1")
+    assert "[no-previous]" in shop.fails(3, "release", "revoke", f"{shop.model}:1")
+    assert "[already-champion]" in shop.fails(
+        3, "rollout", "start", f"{shop.model}:1", "--strategy", "blue-green"
+    )
+    assert shop.revision == 3
+
+
+def test_an_unknown_model_is_not_found(shop: Shop) -> None:
+    """Each command that names a model without topics exits with 4 and says how to make them."""
+    digest = store_bundle(shop.store, "no-such-model", 1.0)
+    for arguments in (
+        ("release", "list", "no-such-model"),
+        ("release", "publish", digest),
+        ("rollout", "status", "no-such-model"),
+        ("rollout", "undo", "no-such-model"),
+    ):
+        said = shop.fails(4, *arguments)
+        assert "there is no model 'no-such-model'" in said
+        assert "modelwire topics create no-such-model" in said
+
+
+def test_an_unknown_version_is_not_found(shop: Shop) -> None:
+    """Each command that names a version that was never released exits with 4."""
+    shop.ok("release", "publish", store_bundle(shop.store, shop.model, 1.0))
+    unknown = f"{shop.model}:9"
+    for arguments in (
+        ("release", "show", unknown),
+        ("release", "revoke", unknown),
+        ("release", "retire", unknown),
+        ("rollout", "start", unknown, "--strategy", "blue-green"),
+    ):
+        assert f"{unknown} was never released" in shop.fails(4, *arguments)
+    assert shop.revision == 1
+
+
+def test_an_unknown_bundle_is_not_found(shop: Shop) -> None:
+    """A digest that is not in the store exits with 4 and names the store."""
+    for name in (f"sha256:{'0' * 64}", "0" * 6):
+        assert shop.store.url in shop.fails(4, "release", "publish", name)
+
+
+def test_a_corrupt_bundle_is_not_released(shop: Shop) -> None:
+    """One flipped bit in the model: the file, both digests, exit 1, and an empty log."""
+    digest = store_corrupt_bundle(shop.store, shop.model, 1.0)
+    said = shop.fails(1, "release", "publish", digest, "--start", "blue-green")
+    assert f"bundle {digest}" in said
+    assert "is damaged: model.onnx: expected sha256:" in said
+    assert shop.revision == 0
+
+
+def test_a_bundle_of_another_model_is_turned_down(shop: Shop) -> None:
+    """--model is a promise about the bundle, not a way to rename it."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    assert "not of wine" in shop.fails(2, "release", "publish", digest, "--model", "wine")
+    assert shop.revision == 0
+
+
+def test_a_bucket_that_is_not_there_is_named(shop: Shop) -> None:
+    """The message names the bucket; exit 1."""
+    said = shop.fails(
+        1, "release", "publish", f"sha256:{'0' * 64}", "--store", "s3://no-such-bucket"
+    )
+    assert "no-such-bucket" in said
+
+
+def test_wrong_credentials_are_told(shop: Shop) -> None:
+    """The server's refusal is translated, without the secret in it."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    said = shop.fails(1, "release", "publish", digest, S3__SECRET_KEY="not-the-secret")
+    assert "does not accept the access key or its secret" in said
+    assert "not-the-secret" not in said
+
+
+def test_no_broker_is_told_with_the_addresses_that_were_tried(shop: Shop) -> None:
+    """Exit 1 within seconds; nothing of librdkafka's own lines."""
+    said = shop.fails(1, "release", "list", shop.model, "--bootstrap-servers", "127.0.0.1:1")
+    assert "no Kafka broker answered" in said
+    assert "127.0.0.1:1" in said
+    assert "rdkafka" not in said
+
+
+def test_no_stack_and_no_address_is_a_usage_problem(shop: Shop, tmp_path: Path) -> None:
+    """Where nothing says which broker, the way to start one is the next thing to try."""
+    assert "modelwire up" in shop.fails(2, "release", "list", "sales", STATE_DIR=str(tmp_path))
+
+
+def test_a_topic_with_wrong_settings_is_a_conflict(shop: Shop) -> None:
+    """Settings that ask for another shape than exists exit with 5 and name topic and setting."""
+    said = shop.fails(5, "topics", "create", shop.model, TOPICS__PARTITIONS="4")
+    assert f"the topic {shop.model}.requests has partitions 8, wanted 4" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("release", "show", "sales"),
+        ("release", "list", "Not_A_Name"),
+        ("release", "publish", "xyz"),
+        ("rollout", "undo", "sales", "--to", "wine:2"),
+    ],
+)
+def test_names_that_are_none_are_usage_problems(shop: Shop, arguments: tuple[str, ...]) -> None:
+    """Exit 2, before anybody is asked."""
+    shop.fails(2, *arguments)
+
+
+def test_a_record_that_is_no_event_is_warned_of(shop: Shop) -> None:
+    """The warning goes to stderr with its offset; the answer on stdout is whole JSON."""
+    shop.ok("release", "publish", store_bundle(shop.store, shop.model, 1.0))
+    producer = Producer(client_config(shop.settings))
+    producer.produce(topic_names(shop.settings, shop.model).control, b"garbage", partition=0)
+    assert producer.flush(WAIT_SECONDS) == 0
+    ran = shop.run("rollout", "history", shop.model, "-o", "json")
+    assert ran.code == 0
+    assert len(json.loads(ran.out)["events"]) == 1
+    assert "control_log.not_an_event" in ran.err
+    assert f"{shop.model}.control" in ran.err
