@@ -1,0 +1,504 @@
+"""The request stream: requests in, answers and offsets out, in one Kafka transaction.
+
+This is the edge that the exactly-once loop stands on; the order of its calls is for ``consumer``.
+
+1. The consumer reads only what is committed, stores no offsets by itself, and belongs to its group by
+   the classic protocol (cooperative-sticky). A static member has a stable name, and so has its
+   transactional id: a restarted slot gets its partitions back at once, and aborts what it left open.
+2. An offset is committed with a stamp beside it. On assignment both come from the same answer of the
+   broker, and a record is read only once they are known.
+3. An error of the transaction is one of three: the same call again (done here), ``MustAbort``, or
+   ``StreamFailed``, after which this object must not be used and the process ends. A commit in doubt
+   is repeated or ends the process; it is never rewound.
+4. ``leave`` is an explicit leave, also of a static member (measured: librdkafka sends LeaveGroup on
+   ``unsubscribe``, and does not for a static member on ``close``). ``close`` leaves a static member's
+   place in the group until its session times out, so that a restart costs no rebalance.
+5. Nothing here is unbounded: both clients' queues have a limit in bytes.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from adapters.kafka import FENCED, client_config, explain, open_client, topic_names
+from adapters.settings import Membership, Settings
+from adapters.topics import answer_limit
+from schemas.errors import ModelwireError
+from schemas.rejection import Headers
+
+CALL_SECONDS = 5.0
+"""Limit of one call to the broker; a call that may be repeated is."""
+
+PAUSE_SECONDS = 0.05
+"""Between two attempts of a call that failed at once."""
+
+COMPLAINT_SECONDS = 5.0
+"""Between two log lines of a call that goes on failing."""
+
+BATCH_OVERHEAD = 1_024
+"""What a batch adds to its records (61 bytes of header, the framing), generously."""
+
+log = structlog.get_logger()
+Result = TypeVar("Result")
+
+
+class StreamFailed(ModelwireError):
+    """The stream cannot go on in this process; a restart of the slot can."""
+
+
+class MustAbort(Exception):
+    """The transaction can only be aborted; its requests are to be answered again."""
+
+
+class TooLargeForTopic(Exception):
+    """The record is beyond the producer's limit; the transaction is still good."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What the group committed of a partition: the next offset, and the stamp beside it (or "")."""
+
+    offset: int
+    stamp: str
+
+
+class Fetched(Protocol):
+    """A record as ``fetch`` gives it: a Kafka message that is no error. Called a few times a request."""
+
+    def topic(self) -> str:
+        """The request topic."""
+        ...
+
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
+    def offset(self) -> int:
+        """Its offset there."""
+        ...
+
+    def timestamp(self) -> tuple[int, int]:
+        """The kind of time, and the time in milliseconds since 1970 (UTC)."""
+        ...
+
+    def key(self) -> bytes | None:
+        """The caller's key."""
+        ...
+
+    def value(self) -> bytes | None:
+        """The request; None for a tombstone."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears, from within ``fetch``, ``leave`` and ``close``, how the assignment changes."""
+
+    def assigned(self, found: Mapping[int, Committed]) -> Collection[int]:
+        """Partitions that are ours now; returns those that must not be read yet."""
+        ...
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Partitions that will go to somebody else once this returns."""
+        ...
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Partitions that went to somebody else already."""
+        ...
+
+
+def group_of(model: str) -> str:
+    """The consumer group that answers a model's requests."""
+    return f"modelwire-{model}"
+
+
+def record_limit(settings: Settings) -> int:
+    """The largest answer that is produced, in bytes: below what the topics of answers take."""
+    return answer_limit(settings) - BATCH_OVERHEAD
+
+
+class RequestStream:
+    """One instance's place in the group, and its transactional producer.
+
+    Not thread-safe: the answering loop calls it. ``give_up`` is asked while a call is repeated; True
+    ends the repeating with StreamFailed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: str,
+        instance: str,
+        listener: Listener,
+        give_up: Callable[[], bool],
+    ) -> None:
+        self._topics = topic_names(settings, model)
+        self._servers = settings.kafka.bootstrap_servers
+        self._instance = instance
+        self._listener = listener
+        self._give_up = give_up
+        self._failure: ModelwireError | None = None
+        self._assigned: set[int] = set()
+        self._consumer: Consumer = open_client(
+            Consumer, _consumer_config(settings, model, instance)
+        )
+        self._producer: Producer = open_client(Producer, _producer_config(settings, instance))
+
+    def open(self) -> None:
+        """Fence older processes of this name, and abort what they left open."""
+        self._repeat("open the transactional producer", self._producer.init_transactions)
+
+    def join(self) -> None:
+        """Become a member of the group; partitions come by the listener."""
+        self._consumer.subscribe(
+            [self._topics.requests],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def leave(self, limit_seconds: float) -> None:
+        """Give up all partitions and the place in the group; ``join`` may follow."""
+        self._consumer.unsubscribe()
+        deadline = time.monotonic() + limit_seconds
+        while self._assigned and time.monotonic() < deadline:
+            self._consume(1, PAUSE_SECONDS)
+            self._raise_failure()
+        self._consume(1, PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Commit (by the listener) and close; returns within milliseconds where a broker answers."""
+        try:
+            self._consumer.close()
+            self._raise_failure()
+            self._producer.flush(CALL_SECONDS)
+        except KafkaException as error:
+            raise self._failed(error.args[0], "close the stream") from error
+
+    # --- requests
+
+    def fetch(self, limit: int, wait_seconds: float, fill_seconds: float) -> list[Fetched]:
+        """Up to ``limit`` records: waits for the first one, then a while for the batch to fill."""
+        messages = self._consume(1, wait_seconds)
+        if messages and limit > 1:
+            messages += self._consume(limit - 1, fill_seconds)
+        self._raise_failure()
+        if any(message.error() is not None for message in messages):
+            messages = [message for message in messages if not self._judge_fetched(message)]
+        return cast(list[Fetched], messages)
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Fetch these partitions, which are assigned, from these offsets. Raises StreamFailed."""
+        for partition, offset in positions.items():
+            try:
+                self._consumer.seek(TopicPartition(self._topics.requests, partition, offset))
+            except KafkaException as error:
+                raise self._failed(error.args[0], "go back to the committed offset") from error
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Fetch nothing of these partitions for now."""
+        self._consumer.pause(self._request_partitions(partitions))
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Fetch these partitions again."""
+        self._consumer.resume(self._request_partitions(partitions))
+
+    # --- answers
+
+    def begin(self) -> None:
+        """Open a transaction. Raises StreamFailed."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            raise self._failed(error.args[0], "begin a transaction") from error
+
+    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
+        """Hand over a forecast. Raises TooLargeForTopic, MustAbort, StreamFailed."""
+        try:
+            self._producer.produce(self._topics.results, value, key, partition)
+        except (BufferError, KafkaException) as error:
+            self._produce_again(
+                error, lambda: self._producer.produce(self._topics.results, value, key, partition)
+            )
+
+    def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
+        """Hand over a rejection. Raises as ``produce_forecast`` does."""
+
+        def produce() -> None:
+            self._producer.produce(self._topics.rejections, value, key, headers=list(headers))
+
+        try:
+            produce()
+        except (BufferError, KafkaException) as error:
+            self._produce_again(error, produce)
+
+    def serve(self) -> None:
+        """Let the producer's delivery reports and log lines through. Raises StreamFailed."""
+        self._poll(0.0)
+
+    def commit(self, offsets: Mapping[int, int], stamp: str) -> None:
+        """Commit the transaction with the next offsets. Raises MustAbort, StreamFailed."""
+        requests = self._topics.requests
+        marked = [TopicPartition(requests, p, offset, stamp) for p, offset in offsets.items()]
+        member = self._consumer.consumer_group_metadata()
+        self._repeat(
+            "add offsets to the transaction",
+            lambda timeout: self._producer.send_offsets_to_transaction(marked, member, timeout),
+        )
+        self._repeat("commit the transaction", self._producer.commit_transaction)
+
+    def abort(self) -> None:
+        """Undo the transaction. Raises StreamFailed."""
+        try:
+            self._repeat("abort the transaction", self._producer.abort_transaction)
+        except MustAbort as error:
+            raise StreamFailed(f"the transaction cannot be aborted: {error}") from error
+
+    # --- the assignment
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        paused: Collection[int] = [each.partition for each in partitions]
+        found: dict[int, Committed] = {}
+        try:
+            if partitions:
+                found = self._read_committed(partitions)
+                paused = self._listener.assigned(found)
+        except ModelwireError as error:
+            self._failure = error  # an exception must not pass through librdkafka's callback
+        self._assigned.update(each.partition for each in partitions)
+        for each in partitions:
+            held = found.get(each.partition)
+            each.offset = held.offset if held is not None and held.offset else OFFSET_BEGINNING
+        consumer.incremental_assign(partitions)
+        if paused:
+            self.pause(paused)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_back(consumer, partitions, self._listener.revoked)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_back(consumer, partitions, self._listener.lost)
+
+    def _give_back(
+        self,
+        consumer: Consumer,
+        partitions: list[TopicPartition],
+        tell: Callable[[Collection[int]], None],
+    ) -> None:
+        numbers = [each.partition for each in partitions]
+        try:
+            tell(numbers)
+        except ModelwireError as error:
+            self._failure = error
+        self._assigned.difference_update(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _read_committed(self, partitions: list[TopicPartition]) -> dict[int, Committed]:
+        def ask(timeout: float) -> dict[int, Committed]:
+            answers = self._consumer.committed(partitions, timeout=timeout)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+            return {
+                answer.partition: Committed(max(answer.offset, 0), answer.metadata or "")
+                for answer in answers
+            }
+
+        return self._repeat("read the committed offsets", ask, every_error=True)
+
+    # --- errors
+
+    # Without an error callback the client raises a fatal error from whichever call serves its events.
+
+    def _consume(self, count: int, seconds: float) -> list[Message]:
+        try:
+            return self._consumer.consume(count, seconds)
+        except KafkaException as error:
+            raise self._failed(error.args[0], "read requests") from error
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            raise self._failed(error.args[0], "write answers") from error
+
+    def _repeat(
+        self, what: str, call: Callable[[float], Result], *, every_error: bool = False
+    ) -> Result:
+        """The result of ``call``, made again while its error says that it may be."""
+        complained = time.monotonic()
+        while True:
+            try:
+                return call(CALL_SECONDS)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+            if _is_fatal(error):
+                raise self._failed(error, what)
+            if not (every_error or error.retriable()):
+                if error.txn_requires_abort():
+                    raise MustAbort(f"{error.name()}: {error.str()}")
+                raise self._failed(error, what)
+            if self._give_up():
+                raise self._failed(error, what)
+            if time.monotonic() - complained >= COMPLAINT_SECONDS:
+                complained = time.monotonic()
+                log.warning("stream.retry", what=what, error=error.name(), detail=error.str())
+            time.sleep(PAUSE_SECONDS)
+
+    def _produce_again(
+        self, problem: BufferError | KafkaException, produce: Callable[[], None]
+    ) -> None:
+        """After a first attempt failed: again while the queue is full, else the error's meaning."""
+        while isinstance(problem, BufferError):
+            if self._give_up():
+                raise StreamFailed("the producer's queue stayed full to the end")
+            self._poll(PAUSE_SECONDS)
+            try:
+                return produce()
+            except (BufferError, KafkaException) as next_problem:
+                problem = next_problem
+        error: KafkaError = problem.args[0]
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise TooLargeForTopic(error.str())
+        if not _is_fatal(error) and (
+            error.txn_requires_abort() or error.code() == KafkaError._STATE
+        ):
+            # _STATE: an earlier record of this transaction failed, so no further one is taken.
+            raise MustAbort(f"{error.name()}: {error.str()}")
+        raise self._failed(error, "produce an answer")
+
+    def _judge_fetched(self, message: Message) -> bool:
+        """Whether the fetched thing is an error and no record; raises for one that ends the stream."""
+        error = message.error()
+        if error is None:
+            return False
+        if _is_fatal(error):
+            raise self._failed(error, "read requests")
+        partition = message.partition()
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
+            self._mend_position(partition)
+        else:
+            log.warning("stream.read_error", error=error.name(), detail=error.str())
+        return True
+
+    def _mend_position(self, partition: int) -> None:
+        """The broker has nothing at our offset: requests expired, or the topic was made anew."""
+        place = TopicPartition(self._topics.requests, partition)
+        committed = self._read_committed([place])[partition].offset
+        low, high = self._repeat(
+            "find the ends of the request topic",
+            lambda timeout: self._consumer.get_watermark_offsets(place, timeout=timeout),
+            every_error=True,
+        )
+        if committed > high:
+            raise StreamFailed(
+                f"the group has answered {self._topics.requests}[{partition}] up to offset "
+                f"{committed}, and the topic ends at {high}: it was made anew",
+                hint="delete the group's offsets of that topic, then start with --from earliest",
+            )
+        log.error("stream.requests_expired", partition=partition, first=committed, next=low)
+        self.seek({partition: low})
+
+    def _failed(self, error: KafkaError, what: str) -> ModelwireError:
+        if error.code() in FENCED or "fenced" in error.str().lower():
+            return StreamFailed(
+                f"another process took the place of {self._instance} while this one tried to {what}",
+                hint="run one process a slot; give each its own --slot",
+            )
+        return explain(error, what, self._servers)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _request_partitions(self, partitions: Collection[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topics.requests, partition) for partition in partitions]
+
+
+def _is_fatal(error: KafkaError) -> bool:
+    # A static member that was fenced reports the code _FATAL on an error whose fatal() is False.
+    return error.fatal() or error.code() == KafkaError._FATAL or error.code() in FENCED
+
+
+def _consumer_config(settings: Settings, model: str, instance: str) -> dict[str, Any]:
+    consumer = settings.consumer
+    static = consumer.membership is Membership.STATIC
+    return client_config(
+        settings,
+        **_unless_set(
+            settings,
+            {
+                "fetch.wait.max.ms": 20,
+                "queued.max.messages.kbytes": 32_768,
+                "queued.min.messages": 20_000,
+                "topic.metadata.refresh.interval.ms": 5_000,
+                **_RECONNECT,
+            },
+        ),
+        **{
+            "client.id": instance,
+            "group.id": group_of(model),
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": consumer.session_timeout_ms,
+            "heartbeat.interval.ms": max(consumer.session_timeout_ms // 12, 250),
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # A position that the broker does not have is an error to look into, never a jump.
+            "auto.offset.reset": "error",
+        },
+        **({"group.instance.id": instance} if static else {}),
+    )
+
+
+def _producer_config(settings: Settings, instance: str) -> dict[str, Any]:
+    limit = record_limit(settings)
+    return client_config(
+        settings,
+        **_unless_set(
+            settings,
+            {
+                "linger.ms": 2,
+                "compression.type": "lz4",
+                # Back-to-back transactions hit one retry each, which waits this long.
+                "retry.backoff.ms": 10,
+                "queue.buffering.max.kbytes": 65_536,
+                "topic.metadata.propagation.max.ms": 3_000,
+                **_RECONNECT,
+            },
+        ),
+        **{
+            "client.id": instance,
+            "transactional.id": instance,
+            "transaction.timeout.ms": settings.consumer.transaction_timeout_ms,
+            "enable.idempotence": True,
+            "acks": "all",
+            "delivery.report.only.error": True,
+            # A record beyond the topic's limit fails its whole batch and breaks the sequence.
+            "message.max.bytes": limit,
+            "batch.size": limit,
+        },
+    )
+
+
+_RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1_000}
+"""librdkafka's 10 s would be the largest part of getting over a broker's restart."""
+
+
+def _unless_set(settings: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``defaults`` that the settings' own properties do not name."""
+    return {
+        name: value for name, value in defaults.items() if name not in settings.kafka.properties
+    }

@@ -1,0 +1,217 @@
+"""One instance of the consumer as a process: its start, its run until a signal, its stop.
+
+Start: the topics are looked for (a broker that is away is waited for, for a while), the log is read,
+older processes of this name are fenced, and the group's start is settled just before the first join.
+Stop: on SIGTERM or SIGINT what is open is committed, the stream is closed, a tombstone says goodbye,
+and the exit code is 0. A static member keeps its place in the group until its session times out, so
+that a supervisor's restart costs no rebalance; a dynamic member leaves at once. Anything that cannot
+go on raises, and the process ends with that error's exit code; a supervisor starts the slot again.
+"""
+
+import gc
+import signal
+import time
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from types import FrameType
+
+import structlog
+
+from adapters.fleet_topic import Announcer
+from adapters.group_offsets import Start, settle_start
+from adapters.kafka import require_topics, topic_names
+from adapters.object_store import open_store
+from adapters.onnx_model import numeric_class
+from adapters.request_stream import RequestStream, group_of, record_limit
+from adapters.settings import Membership, Settings
+from consumer.admission import Limits
+from consumer.control import Follower
+from consumer.models import Loader
+from consumer.service import Service
+from consumer.status import Reporter
+from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
+from schemas.fleet import InstanceStatus, Phase, Runtime
+
+BROKER_SECONDS = 30.0
+"""How long a broker that does not answer is waited for at the start."""
+
+DOUBT_SECONDS = 8.0
+"""How long a call is repeated after the process was asked to stop."""
+
+log = structlog.get_logger()
+
+
+class Stop:
+    """Whether the process was asked to stop, and for how long."""
+
+    def __init__(self) -> None:
+        self.asked_at: float | None = None
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT for the wish to stop."""
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    @property
+    def asked(self) -> bool:
+        """True once a signal came."""
+        return self.asked_at is not None
+
+    def is_overdue(self) -> bool:
+        """True once the stop has waited long enough for a call that keeps failing."""
+        return self.asked_at is not None and time.monotonic() - self.asked_at > DOUBT_SECONDS
+
+    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+
+
+def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
+    """Run one instance until it is told to stop. Raises ModelwireError where it cannot go on."""
+    stop = Stop()
+    stop.listen()
+    instance = _name(settings, model, slot)
+    structlog.contextvars.bind_contextvars(instance=instance, model=model)
+    log.info("consumer.start", slot=slot, store=settings.store_url)
+    if not _await_topics(settings, model, stop):
+        return
+    reporter = Reporter(
+        Announcer(settings, model, instance),
+        instance,
+        settings.consumer.status_interval_ms / 1_000,
+    )
+    limits = Limits(settings.consumer.load_timeout_ms / 1_000, settings.consumer.batch_size)
+    store = open_store(settings.store_url, settings.s3_settings)
+    loader = Loader(store, model, limits, reporter.changed)
+    follower = Follower(settings, model, loader, reporter.changed)
+    service = Service(settings.consumer, instance, follower, loader, reporter)
+    stream = RequestStream(settings, model, instance, service, stop.is_overdue)
+    service.attach(stream, record_limit(settings))
+    loader.start()
+    follower.start()
+    reporter.start(_Description(settings, model, instance, service, loader, follower))
+    try:
+        stream.open()
+        _run_until(stop, settings, model, service, start)
+        service.stop()
+    finally:
+        follower.stop()
+        loader.stop()
+        reporter.stop()
+        gc.unfreeze()
+    log.info("consumer.stop", answered=service.transactions.answered)
+
+
+def _run_until(
+    stop: Stop, settings: Settings, model: str, service: Service, start: Start | None
+) -> None:
+    settled = False
+    while not stop.asked:
+        if not settled and service.may_join():
+            # As late as this, so that an instance that cannot serve leaves the group's start alone.
+            if settle_start(settings, model, start):
+                log.info("group.started", at=start)
+            settled = True
+            # What lives now lives to the end: the collector need not walk it again.
+            gc.collect()
+            gc.freeze()
+        service.turn()
+
+
+def _name(settings: Settings, model: str, slot: int) -> str:
+    """The instance's name: in the group, as transactional id, on the fleet topic, in answers."""
+    if settings.consumer.membership is Membership.STATIC:
+        return f"{group_of(model)}-{slot}"
+    return f"{group_of(model)}-{uuid.uuid4().hex[:12]}"
+
+
+def _await_topics(settings: Settings, model: str, stop: Stop) -> bool:
+    """True once the model's topics are there and fit; False if told to stop in the meantime."""
+    names = topic_names(settings, model)
+    wanted = (names.control, names.requests, names.results, names.rejections, names.fleet)
+    deadline = time.monotonic() + BROKER_SECONDS
+    while not stop.asked:
+        try:
+            partitions = require_topics(settings, wanted)
+        except (NotFound, UsageProblem) as error:
+            raise type(error)(error.message, hint=error.hint.replace("MODEL", model)) from error
+        except ModelwireError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("broker.away", problem=error.message)
+            time.sleep(0.5)
+            continue
+        if partitions[names.requests] != partitions[names.results]:
+            raise Conflict(
+                f"{names.requests} has {partitions[names.requests]} partitions and {names.results} "
+                f"has {partitions[names.results]}; an answer goes to its request's partition",
+                hint=f"make them equal: modelwire topics create {model}",
+            )
+        return True
+    return False
+
+
+class _Description:
+    """Makes the status of the moment, on the reporter's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: str,
+        instance: str,
+        service: Service,
+        loader: Loader,
+        follower: Follower,
+    ) -> None:
+        self._interval = settings.consumer.status_interval_ms / 1_000
+        self._model = model
+        self._instance = instance
+        self._service = service
+        self._loader = loader
+        self._follower = follower
+        self._started_at = datetime.now(UTC)
+        self._runtime = Runtime(
+            onnxruntime=version_of("onnxruntime"),
+            numeric_class=numeric_class(),
+            modelwire=version_of("modelwire"),
+        )
+        self._counted = (time.monotonic(), 0)
+        self._rate = 0.0
+
+    def __call__(self) -> InstanceStatus:
+        service, now = self._service, datetime.now(UTC)
+        answers = service.transactions
+        snapshot = service.snapshot
+        report = self._loader.report
+        horizon = None if snapshot is None else snapshot.champion.contract.horizon
+        return InstanceStatus(
+            instance=self._instance,
+            model=self._model,
+            phase=service.phase,
+            detail=service.detail,
+            read_revision=self._follower.heard.deployment.revision,
+            # Outside the group nothing is answered, so no revision is.
+            revision=0 if snapshot is None or service.phase is Phase.WAITING else snapshot.revision,
+            champion=None if snapshot is None else snapshot.champion.version,
+            prepared=report.prepared,
+            refused=report.refused,
+            runtime=self._runtime,
+            partitions=service.holdings.partitions,
+            answered=answers.answered,
+            rejected=answers.rejected,
+            rate=self._measure(answers.answered + answers.rejected),
+            horizon_days_left=None if horizon is None else (horizon.last - now.date()).days,
+            interval_seconds=self._interval,
+            started_at=self._started_at,
+            at=now,
+        )
+
+    def _measure(self, answers: int) -> float:
+        """Answers a second, over at least most of an interval: a change announces in between."""
+        then, counted = self._counted
+        elapsed = time.monotonic() - then
+        if elapsed >= 0.9 * self._interval:
+            self._rate = round((answers - counted) / elapsed, 1)
+            self._counted = (time.monotonic(), answers)
+        return self._rate

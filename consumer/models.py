@@ -1,0 +1,220 @@
+"""The loader: one thread that admits versions, and the only one to build and drop sessions.
+
+Dropping a large session holds the interpreter for its whole free, so the answering loop must never
+hold the last reference: a version leaves the cache only when no snapshot in use names it, and the
+loop says by ``using`` which snapshot that is, once it has let go of the one before.
+
+The follower hands in what it reads by ``consider``; the newest deployment wins, and a version that is
+not the most urgent one any more is given up while it waits for the store. What can be answered with
+is published as ``ready``: one reference, replaced by one assignment, never taken back. A failed
+admission changes nothing but ``report``. Which version to load, to keep and to apply is decided in
+``plan``.
+"""
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from adapters.object_store import ObjectStore
+from consumer import plan
+from consumer.admission import MAY_BE_MENDED, Admitted, Limits, NotAdmitted, Overtaken, Rung, admit
+from consumer.threads import thread_of
+from deployment.state import Deployment
+from schemas.fleet import Refused
+from scoring.snapshot import LoadedVersion, Snapshot
+
+NICENESS = 5
+"""The loader yields to the loop when both want a core; more would starve it of the interpreter."""
+
+AGAIN_SECONDS = 5.0
+"""After a refusal that may be mended; a store that is back is noticed within twice this."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loader has: ``refused`` counts for the versions that it still wants."""
+
+    prepared: tuple[int, ...]
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class _Fall:
+    rung: Rung
+    reason: str
+    again_at: float | None
+
+
+class Loader:
+    """Starts with ``start``; ``consider``, ``using`` and ``stop`` may be called from any thread."""
+
+    def __init__(
+        self, store: ObjectStore, model: str, limits: Limits, on_change: Callable[[], None]
+    ) -> None:
+        self.ready: Snapshot | None = None
+        self.report = Report((), ())
+        self._store = store
+        self.model = model
+        self._limits = limits
+        self._on_change = on_change
+        self._wake = threading.Condition()
+        self._newest: Deployment | None = None
+        self._passed: Sequence[Deployment] = ()
+        self._in_use: Snapshot | None = None
+        self._dirty = False
+        self._stopping = False
+        self._loaded: dict[int, LoadedVersion] = {}
+        self._fallen: dict[int, _Fall] = {}
+        self._thread = thread_of("loader", self._run)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the step that it is in; does not wait for it."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+
+    def consider(self, deployments: Sequence[Deployment]) -> None:
+        """The states that the log went through since the last call, oldest first."""
+        with self._wake:
+            self._newest = deployments[-1]
+            self._passed = deployments
+            self._dirty = True
+            self._wake.notify()
+
+    def using(self, snapshot: Snapshot) -> None:
+        """The loop answers with ``snapshot`` now, and holds no other."""
+        with self._wake:
+            self._in_use = snapshot
+            self._dirty = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # Linux sets it for one thread
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._dirty or self._stopping, self._next_try())
+                if self._stopping:
+                    return
+                self._dirty = False
+                passed = self._passed
+            if passed:
+                self._publish(passed)
+            while (version := self._most_urgent()) is not None:
+                self._try(version)
+            self._drop()
+
+    def _most_urgent(self) -> int | None:
+        """The version to load next; None where nothing is left to do."""
+        newest = self._newest
+        if newest is None or self._stopping:
+            return None
+        for version in plan.to_load(newest):
+            fall = self._fallen.get(version)
+            is_due = fall is None or (
+                fall.again_at is not None and fall.again_at <= time.monotonic()
+            )
+            if version not in self._loaded and is_due:
+                return version
+        return None
+
+    def _try(self, version: int) -> None:
+        newest = self._newest
+        assert newest is not None
+        digest = newest.releases[version].digest
+        try:
+            admitted = admit(
+                self._store,
+                self.model,
+                version,
+                digest,
+                self._limits,
+                wanted=lambda: self._most_urgent() == version,
+            )
+        except Overtaken:
+            log.info("model.overtaken", version=version)
+        except NotAdmitted as fallen:
+            self._note_fall(version, fallen)
+        except Exception as error:
+            log.exception("model.load_failed", version=version)
+            self._note_fall(version, NotAdmitted(Rung.LOAD, f"{type(error).__name__}: {error}"))
+        else:
+            self._note_success(version, digest, admitted)
+
+    def _note_success(self, version: int, digest: str, admitted: Admitted) -> None:
+        self._fallen.pop(version, None)
+        self._loaded[version] = admitted.version
+        log.info(
+            "model.prepared",
+            version=version,
+            digest=digest,
+            bytes=admitted.size,
+            fetch_seconds=round(admitted.fetch_seconds, 4),
+            load_seconds=round(admitted.load_seconds, 4),
+        )
+        if self._newest is not None:
+            self._publish([self._newest])
+        self._tell()
+
+    def _note_fall(self, version: int, fallen: NotAdmitted) -> None:
+        pause = AGAIN_SECONDS * random.uniform(0.6, 1.4)
+        again_at = time.monotonic() + pause if fallen.rung in MAY_BE_MENDED else None
+        before = self._fallen.get(version)
+        self._fallen[version] = _Fall(fallen.rung, fallen.reason, again_at)
+        if before is None or (before.rung, before.reason) != (fallen.rung, fallen.reason):
+            log.error(
+                "model.refused",
+                version=version,
+                rung=fallen.rung.value,
+                reason=fallen.reason,
+                tried_again=again_at is not None,
+            )
+        self._tell()
+
+    def _publish(self, deployments: Sequence[Deployment]) -> None:
+        chosen = plan.newest_servable(deployments, self._loaded)
+        if chosen is None or (self.ready is not None and chosen.revision <= self.ready.revision):
+            return
+        self.ready = plan.snapshot_of(chosen, self._loaded)
+        self._on_change()
+
+    def _drop(self) -> None:
+        with self._wake:
+            newest, in_use = self._newest, self._in_use
+        if newest is None:
+            return
+        for version in plan.to_drop(self._loaded, newest, (self.ready, in_use)):
+            del self._loaded[version]
+            log.info("model.dropped", version=version)
+        wanted = plan.to_load(newest)
+        for version in [version for version in self._fallen if version not in wanted]:
+            del self._fallen[version]
+        self._tell()
+
+    def _tell(self) -> None:
+        report = Report(
+            tuple(sorted(self._loaded)),
+            tuple(
+                Refused(version, fall.rung, fall.reason)
+                for version, fall in sorted(self._fallen.items())
+            ),
+        )
+        if report != self.report:
+            self.report = report
+            self._on_change()
+
+    def _next_try(self) -> float | None:
+        times = [fall.again_at for fall in self._fallen.values() if fall.again_at is not None]
+        return max(min(times) - time.monotonic(), 0.0) if times else None

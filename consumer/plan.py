@@ -1,0 +1,81 @@
+"""The plan: which versions an instance loads, which it keeps, and which revision it can answer with.
+
+1. Loaded is what the newest revision requires, then what it wants (the previous champion, a candidate
+   without traffic), then the newest release: it takes admission and reports without traffic, and is
+   most likely the next to be rolled out.
+2. A revision can be served where everything that it requires is loaded. The newest such revision is
+   applied; what lies between is never loaded for its own sake.
+3. A revision that requires a version which a later one read to be revoked is not applied any more.
+4. A version is dropped only when neither the newest state read nor a snapshot in use names it.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from deployment.routing import routing_of
+from deployment.state import Deployment, Standing
+from scoring.snapshot import LoadedVersion, Snapshot
+
+
+def to_load(newest: Deployment) -> tuple[int, ...]:
+    """The versions to load, the most needed first."""
+    released = [version for version, release in newest.releases.items() if release.may_serve]
+    return tuple(dict.fromkeys((*newest.wanted(), *released[-1:])))
+
+
+def to_drop(
+    loaded: Collection[int], newest: Deployment, in_use: Sequence[Snapshot | None]
+) -> tuple[int, ...]:
+    """The loaded versions that nothing names any more."""
+    named = set(to_load(newest))
+    for snapshot in in_use:
+        named.update(versions_of(snapshot))
+    return tuple(version for version in loaded if version not in named)
+
+
+def newest_servable(
+    deployments: Sequence[Deployment], loaded: Collection[int]
+) -> Deployment | None:
+    """The latest of ``deployments`` (oldest first; the last is the newest read) that can be served."""
+    newest = deployments[-1]
+    for deployment in reversed(deployments):
+        required = deployment.required()
+        if (
+            required
+            and all(version in loaded for version in required)
+            and not revoked_among(required, newest)
+        ):
+            return deployment
+    return None
+
+
+def revoked_among(versions: Collection[int], newest: Deployment) -> tuple[int, ...]:
+    """Those of ``versions`` that the newest state read says are revoked."""
+    return tuple(
+        version
+        for version in versions
+        if version in newest.releases and newest.releases[version].standing is Standing.REVOKED
+    )
+
+
+def versions_of(snapshot: Snapshot | None) -> tuple[int, ...]:
+    """The versions whose models a snapshot holds."""
+    if snapshot is None:
+        return ()
+    held = (snapshot.champion, snapshot.candidate)
+    return tuple(loaded.version for loaded in held if loaded is not None)
+
+
+def snapshot_of(deployment: Deployment, loaded: Mapping[int, LoadedVersion]) -> Snapshot:
+    """The snapshot of a deployment that ``newest_servable`` chose."""
+    routing = routing_of(deployment)
+    assert routing is not None, "a deployment without a champion requires nothing"
+    # A candidate that is loaded but has no traffic is left out: no request can be routed to it.
+    has_traffic = routing.candidate is not None and routing.weight > 0
+    return Snapshot(
+        model_name=deployment.model,
+        revision=deployment.revision,
+        stamp=deployment.stamp,
+        routing=routing,
+        champion=loaded[routing.champion],
+        candidate=loaded[routing.candidate] if has_traffic and routing.candidate else None,
+    )

@@ -1,0 +1,69 @@
+"""The reporter: one thread that announces the instance on the fleet topic, and hears the others.
+
+It announces at every interval, and at once when something changed. What it hears gives the highest
+revision that a live peer has applied, which ``membership`` asks for.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import KafkaException
+
+from adapters.fleet_topic import Announcer
+from consumer.threads import thread_of
+from schemas.fleet import InstanceStatus
+
+SHORTEST_SECONDS = 0.05
+"""Between two announcements, however much changes."""
+
+GOODBYE_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Reporter:
+    """Starts with ``start``. ``changed`` may be called from any thread, also before the start."""
+
+    def __init__(self, announcer: Announcer, instance: str, interval_seconds: float) -> None:
+        self.peer_revision = 0
+        self._announcer = announcer
+        self._instance = instance
+        self._interval = interval_seconds
+        self._describe: Callable[[], InstanceStatus] | None = None
+        self._news = threading.Event()
+        self._stopping = False
+        self._thread = thread_of("reporter", self._run)
+
+    def start(self, describe: Callable[[], InstanceStatus]) -> None:
+        """Start the thread; ``describe`` is called on it and gives the status of the moment."""
+        self._describe = describe
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Something is worth an announcement."""
+        self._news.set()
+
+    def stop(self) -> None:
+        """End the thread, and leave the fleet with a tombstone."""
+        self._stopping = True
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join(GOODBYE_SECONDS)
+        self._announcer.say_goodbye(GOODBYE_SECONDS)
+        self._announcer.close()
+
+    def _run(self) -> None:
+        assert self._describe is not None
+        while not self._stopping:
+            began = time.monotonic()
+            try:
+                self._announcer.follow()
+                self.peer_revision = self._announcer.fleet.peer_revision(self._instance)
+                self._announcer.announce(self._describe())
+            except KafkaException as error:  # the fleet topic must never stop the answers
+                log.warning("fleet.unavailable", problem=str(error))
+            self._news.wait(self._interval)
+            self._news.clear()
+            time.sleep(max(began + SHORTEST_SECONDS - time.monotonic(), 0.0))

@@ -1,0 +1,241 @@
+"""Real consumer processes on a real broker: answering, waiting, refusing, stopping."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from adapters.settings import load_settings
+from schemas.fleet import InstanceStatus, Phase
+from schemas.rejection import ENVELOPE_HEADER, Reason
+from tests.bundles import expected, store_bundle, store_corrupt_bundle
+from tests.fleet import PARTITIONS, Harness, environment_of, good_request, wait_for
+
+if TYPE_CHECKING:
+    from tests.conftest import RunningStack
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def harness(stack: "RunningStack", model: str, tmp_path: Path) -> Iterator[Harness]:
+    """A model with topics and an empty store of its own."""
+    settings = load_settings(
+        state_dir=stack.info.state_dir, store_url=(tmp_path / "store").as_uri()
+    )
+    running = Harness(settings, environment_of(settings), model, tmp_path)
+    yield running
+    running.close()
+
+
+def test_every_request_is_answered_by_the_champion(harness: Harness) -> None:
+    """Each forecast echoes its request, names version, revision and source, and is the model's value."""
+    digest = store_bundle(harness.store, harness.model, 3.0)
+    revision = harness.release(digest)
+    harness.start()
+    harness.wait_until_ready()
+    harness.send(500, item="b")
+    forecasts = harness.forecasts(500)
+    assert len(forecasts) == 500
+    for forecast in forecasts:
+        inputs = json.loads(bytes(forecast.inputs))
+        assert forecast.outputs == {"forecast": expected(3.0, inputs["item"], inputs["units"])}
+        assert (forecast.version, forecast.digest, forecast.revision) == (1, digest, revision)
+        assert forecast.source.topic == harness.topics.requests
+        assert forecast.instance == f"modelwire-{harness.model}-0"
+    assert {forecast.source.partition for forecast in forecasts} == set(range(PARTITIONS))
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def test_without_a_champion_it_waits_and_says_so(harness: Harness) -> None:
+    """A consumer outside the group announces what it waits for, and joins once a version is started."""
+    instance = harness.start()
+    line = instance.wait_for_line("consumer.phase")
+    assert (line["phase"], "no champion yet" in line["detail"]) == ("waiting", True)
+    digest = store_bundle(harness.store, harness.model, 1.0)
+    harness.release(digest, start=False)
+    status = wait_for(
+        "the released version prepared without traffic",
+        lambda: next((s.status for s in harness.fleet() if s.status.prepared == (1,)), None),
+    )
+    assert (status.phase, status.champion, status.partitions) == (Phase.WAITING, None, ())
+    second = store_bundle(harness.store, harness.model, 2.0)
+    harness.release(second)
+    harness.wait_until_ready()
+    harness.send(10)
+    assert {forecast.version for forecast in harness.forecasts(10)} == {2}
+
+
+@pytest.mark.parametrize("fault", ["golden", "digest", "missing"])
+def test_a_bad_bundle_is_refused_and_the_old_model_goes_on(harness: Harness, fault: str) -> None:
+    """A bundle that falls on a rung changes nothing but the fleet topic, until one comes that passes."""
+    good = store_bundle(harness.store, harness.model, 1.0)
+    harness.release(good)
+    instance = harness.start()
+    harness.wait_until_ready()
+    match fault:
+        case "golden":
+            bad, rung = store_bundle(harness.store, harness.model, 2.0, golden_slope=2.5), "golden"
+        case "digest":
+            bad, rung = store_corrupt_bundle(harness.store, harness.model, 2.0), "digest"
+        case _:
+            bad, rung = f"sha256:{'0' * 64}", "fetch"
+    # The release itself asks for nothing, so its revisions are applied; the switch is not.
+    before_switch = harness.release(bad) - 1
+
+    def look() -> InstanceStatus | None:
+        [sighting] = harness.fleet()
+        status = sighting.status
+        return status if status.refused and status.revision == before_switch else None
+
+    status = wait_for("the refusal on the fleet topic", look)
+    assert [(r.version, r.rung) for r in status.refused] == [(2, rung)]
+    assert status.refused[0].reason
+    assert (status.phase, status.champion) == (Phase.READY, 1)
+    assert len(instance.lines("model.refused")) == 1
+    harness.send(100)
+    assert {(f.version, f.revision) for f in harness.forecasts(100)} == {(1, before_switch)}
+    better = store_bundle(harness.store, harness.model, 4.0)
+    harness.wait_for_revision(harness.release(better))
+    harness.send(100)
+    assert {f.version for f in harness.forecasts(200)} == {1, 3}
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def test_poison_is_rejected_with_reasons_and_its_own_bytes(harness: Harness) -> None:
+    """Each bad request becomes one rejection that keeps the bytes; the good ones between are answered."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    harness.start()
+    harness.wait_until_ready()
+    good = good_request(7, "a")
+    poison: list[tuple[bytes | None, Reason]] = [
+        (b"", Reason.EMPTY),
+        (None, Reason.TOMBSTONE),
+        (b"not json", Reason.NOT_JSON),
+        (b"\xff\xfe{}", Reason.NOT_UTF8),
+        (good.replace(b'"units": 7.0, ', b""), Reason.MISSING_FIELD),
+        (good.replace(b'"units"', b'"stock": 1, "units"'), Reason.UNKNOWN_FIELD),
+        (good.replace(b"7.0", b'"seven"'), Reason.WRONG_TYPE),
+        (good.replace(b"7.0", b"NaN"), Reason.NOT_A_NUMBER),
+        (good.replace(b"7.0", b"2e9"), Reason.OUT_OF_RANGE),
+        (good.replace(b"2011-12-09", b"1999-12-31"), Reason.OUTSIDE_HORIZON),
+        (good.replace(b'"units"', b'"item": "b", "units"'), Reason.DUPLICATE_KEY),
+        (good + b" " * 70_000, Reason.TOO_LARGE),
+        (b'{"request_id": "r", "inputs": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", Reason.TOO_DEEP),
+    ]
+    harness.send_raw([value for bad, _ in poison for value in (bad, good)])
+    rejections = harness.rejections(len(poison))
+    by_offset = sorted(rejections, key=lambda rejected: rejected.rejection.source.offset)
+    assert [rejected.rejection.reason for rejected in by_offset] == [why for _, why in poison]
+    for rejected, (value, _) in zip(by_offset, poison, strict=True):
+        assert rejected.key == b"key"
+        assert rejected.rejection.detail
+        if value:
+            assert rejected.value == value
+            assert ENVELOPE_HEADER not in rejected.headers
+        else:
+            assert ENVELOPE_HEADER in rejected.headers
+    assert len(harness.forecasts(len(poison))) == len(poison)
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def test_an_answer_beyond_the_topics_limit_is_rejected(harness: Harness) -> None:
+    """A key too large for the answers' topics costs its own request the forecast, and no other."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    _allow_larger_records(harness, harness.topics.requests, 4_000_000)
+    harness.start()
+    harness.wait_until_ready()
+    producer = harness.producer(**{"message.max.bytes": 4_000_000})
+    producer.produce(harness.topics.requests, good_request(1, "a"), b"k" * 1_500_000, 0)
+    producer.produce(harness.topics.requests, good_request(2, "a"), b"key", 0)
+    assert producer.flush(30) == 0
+    [rejected] = harness.rejections(1)
+    assert rejected.rejection.reason == Reason.ANSWER_TOO_LARGE
+    assert rejected.rejection.source.offset == 0
+    assert ENVELOPE_HEADER in rejected.headers
+    assert [f.request_id for f in harness.forecasts(1)] == ["r-2"]
+
+
+def test_sigterm_commits_says_goodbye_and_exits_with_0(harness: Harness) -> None:
+    """After a SIGTERM under load it is off the fleet with nothing open, and a restart goes on."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    instance = harness.start()
+    harness.wait_until_ready()
+    with harness.stream(500) as stream:
+        wait_for("some answers", lambda: stream.sent > 500)
+        began = time.monotonic()
+        assert instance.terminate() == 0
+        print(f"\nstopped in {time.monotonic() - began:.2f} s")
+        assert harness.fleet() == []
+        harness.start()
+        wait_for("more requests", lambda: stream.sent > 1_500)
+    report = harness.verify()
+    assert report.clean, report.findings
+    assert "Traceback" not in instance.text
+
+
+def test_two_processes_of_one_slot_end_with_one(harness: Harness) -> None:
+    """The younger process of a slot takes over; the older one ends and says why."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    older = harness.start()
+    harness.wait_until_ready()
+    harness.send(10)
+    younger = harness.start()
+    younger.wait_for_line("partitions.assigned")
+    harness.send(200)
+    assert older.wait_for_exit() == 1
+    assert "another process" in older.text
+    assert "one process a slot" in older.text
+    assert "Traceback" not in older.text
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def test_dynamic_members_hand_over_at_once_on_a_clean_stop(harness: Harness) -> None:
+    """With dynamic membership names are random, and a stopped member's partitions do not wait."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    dynamic = {"CONSUMER__MEMBERSHIP": "dynamic"}
+    first = harness.start(0, **dynamic)
+    harness.start(0, **dynamic)
+    harness.wait_until_ready(2)
+    with harness.stream(300) as stream:
+        wait_for("some requests", lambda: stream.sent > 300)
+        assert first.terminate() == 0
+        began = time.monotonic()
+        harness.wait_until_ready(1)
+        assert time.monotonic() - began < 5.5, "it waited for the session to time out"
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def test_missing_topics_are_named_with_the_command_that_makes_them(harness: Harness) -> None:
+    """A model without topics ends the start with exit code 4 and no traceback."""
+    harness.model = "nobody-made-this"
+    instance = harness.start()
+    assert instance.wait_for_exit() == 4
+    assert "nobody-made-this.control" in instance.text
+    assert "modelwire topics create nobody-made-this" in instance.text
+    assert "Traceback" not in instance.text
+
+
+def test_a_broker_that_is_away_is_waited_for_with_a_line(harness: Harness) -> None:
+    """Without a broker the start says what it waits for, and still stops cleanly."""
+    instance = harness.start(KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+    line = instance.wait_for_line("broker.away")
+    assert "127.0.0.1:1" in line["problem"]
+    assert instance.terminate(15) == 0
+
+
+def _allow_larger_records(harness: Harness, topic: str, size: int) -> None:
+    admin = AdminClient({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource("topic", topic, incremental_configs=[entry])
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result()

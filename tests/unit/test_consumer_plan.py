@@ -1,0 +1,93 @@
+"""The plan: what to load, what to keep, which revision can be served."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from consumer.plan import newest_servable, revoked_among, snapshot_of, to_drop, to_load, versions_of
+from deployment.state import Deployment, Release, Rollout, Standing, empty
+from scoring.snapshot import LoadedVersion, load
+from tests.bundles import contract
+
+
+class _Silent:
+    """A model that nobody runs."""
+
+    def run(self, feeds: object, outputs: object) -> list[object]:
+        """Never called."""
+        raise AssertionError
+
+
+def _loaded(*versions: int) -> dict[int, LoadedVersion]:
+    silent = _Silent()
+    return {v: load(v, f"sha256:{v:064d}", contract(), silent) for v in versions}  # type: ignore[arg-type]
+
+
+def _deployment(revision: int, champion: int | None, **standings: Standing) -> Deployment:
+    releases = {
+        version: Release(
+            version=version,
+            digest=f"sha256:{version:064d}",
+            standing=standings.get(f"v{version}", Standing.RELEASED),
+            revision=version,
+            actor="test",
+            time=datetime(2026, 1, 1, tzinfo=UTC),
+            reason="",
+        )
+        for version in (1, 2, 3)
+    }
+    return replace(
+        empty("m"), revision=revision, champion=champion, releases=releases, log_id="a", head="b"
+    )
+
+
+def test_what_is_required_is_loaded_first_and_the_newest_release_last() -> None:
+    """Champion, then previous, then the newest release, each once."""
+    assert to_load(replace(_deployment(5, 1), previous=2)) == (1, 2, 3)
+    assert to_load(_deployment(5, 3)) == (3,)
+    assert to_load(empty("m")) == ()
+
+
+def test_a_revoked_newest_release_is_not_loaded() -> None:
+    """The newest one that may serve takes its place."""
+    assert to_load(_deployment(5, 1, v3=Standing.REVOKED)) == (1, 2)
+
+
+def test_a_version_is_dropped_only_when_nothing_names_it() -> None:
+    """Neither the newest state nor a snapshot in use may name it."""
+    newest = _deployment(5, 2)
+    old = snapshot_of(_deployment(4, 1), _loaded(1))
+    assert to_drop([1, 2, 3], newest, (old, None)) == ()
+    assert to_drop([1, 2, 3], newest, (None,)) == (1,)
+
+
+def test_the_newest_revision_that_can_be_served_is_chosen() -> None:
+    """A revision whose champion is missing is passed over for the one before."""
+    passed = [_deployment(4, 1), _deployment(5, 1), _deployment(6, 2)]
+    assert newest_servable(passed, {1, 2}) is passed[2]
+    assert newest_servable(passed, {1}) is passed[1]
+    assert newest_servable(passed, {3}) is None
+
+
+def test_a_candidate_with_traffic_is_required() -> None:
+    """Ready means prepared for everything that the revision asks for."""
+    rollout = Rollout(revision=5, candidate=2, strategy="canary", salt="s", weight=1)
+    shifted = replace(_deployment(6, 1), rollout=rollout)
+    assert newest_servable([shifted], {1}) is None
+    assert newest_servable([shifted], {2}) is None
+    assert newest_servable([shifted], {1, 2}) is shifted
+    assert versions_of(snapshot_of(shifted, _loaded(1, 2))) == (1, 2)
+    idle = replace(shifted, rollout=replace(rollout, weight=0))
+    assert newest_servable([idle], {1}) is idle
+    assert versions_of(snapshot_of(idle, _loaded(1, 2))) == (1,)
+
+
+def test_a_revision_between_is_not_applied_once_its_champion_was_revoked() -> None:
+    """What the newest state read says is revoked answers nothing, under no revision."""
+    passed = [_deployment(5, 1), _deployment(6, 2, v1=Standing.REVOKED)]
+    assert newest_servable(passed, {1}) is None
+    assert revoked_among((1, 2), passed[-1]) == (1,)
+
+
+def test_nothing_can_be_served_before_the_first_champion() -> None:
+    """A log without a champion asks for nothing, and gives no snapshot."""
+    assert newest_servable([_deployment(3, None)], {1, 2, 3}) is None
