@@ -1,4 +1,4 @@
-"""Writes ``docs/settings.md`` from the settings' own docstrings: ``python -m modelwire.settings_page``."""
+"""Writes ``docs/settings.md`` from the settings' docstrings: ``python -m modelwire.settings_page``."""
 
 from pathlib import Path
 

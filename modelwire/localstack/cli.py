@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from adapters.settings import Settings, load_settings
+from adapters.settings import load_settings
 from modelwire.localstack.doctor import Check, Verdict, examine
-from modelwire.localstack.jars import JarCache, default_folder
+from modelwire.localstack.jars import jar_cache_of
 from modelwire.localstack.runtime import INSTALL_HINT
 from modelwire.localstack.stack_info import FILE_NAME
 from schemas.errors import ModelwireError
@@ -98,16 +98,6 @@ def doctor(ctx: click.Context, state_dir: Path | None, jar_cache: Path | None, o
     else:
         _print_table(checks)
     ctx.exit(1 if any(check.verdict is Verdict.FAIL for check in checks) else 0)
-
-
-def jar_cache_of(
-    settings: Settings, folder: Path | None = None, repository: str | None = None
-) -> JarCache:
-    """The jar cache that the settings name, flags first."""
-    stack = settings.stack
-    return JarCache(
-        folder or stack.jar_cache or default_folder(), repository or stack.maven_repository
-    )
 
 
 def _stack() -> type["Stack"]:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from adapters.settings import Settings
 from modelwire.localstack.runtime import INSTALL_HINT
 from schemas.errors import ModelwireError
 
@@ -175,6 +176,16 @@ def _only_one_downloads(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def jar_cache_of(
+    settings: Settings, folder: Path | None = None, repository: str | None = None
+) -> JarCache:
+    """The jar cache that the settings name, flags first."""
+    stack = settings.stack
+    return JarCache(
+        folder or stack.jar_cache or default_folder(), repository or stack.maven_repository
+    )
 
 
 def _download(jar: Jar, staging: Path, repository: str) -> Path:

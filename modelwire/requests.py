@@ -1,0 +1,139 @@
+"""``modelwire request``: send one request, or replay held-out days as many."""
+
+import time
+import uuid
+from typing import BinaryIO
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from adapters.control_log import read_log
+from adapters.kafka import CLIENT_LOG, require_topics, topic_names
+from adapters.logs import configure_logs
+from adapters.settings import load_settings
+from modelwire.ask import Answered, Caller, Sent, request_of, typed_inputs
+from modelwire.replay import (
+    Replay,
+    bundle_to_imitate,
+    endless,
+    read_holdout,
+    series_key,
+    utc_now,
+)
+from schemas.errors import UsageProblem
+
+REJECTED = 3
+
+
+@click.group()
+def request() -> None:
+    """Send or generate forecast requests."""
+    configure_logs(as_json=False)
+    CLIENT_LOG.disabled = True  # what fails is in the command's own error
+
+
+@request.command()
+@click.argument("model")
+@click.option("--set", "pairs", multiple=True, metavar="FIELD=VALUE", help="One raw input.")
+@click.option("--file", type=click.File("rb"), help="Raw inputs as one JSON object; - is stdin.")
+@click.option("--key", help="Key of the record.  [default: the text fields joined with |]")
+@click.option("--id", "request_id", help="Id of the request.  [default: a new one]")
+@click.option("--wait", is_flag=True, help="Await the answer and print it.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS"
+)
+def send(
+    model: str,
+    pairs: tuple[str, ...],
+    file: BinaryIO | None,
+    key: str | None,
+    request_id: str | None,
+    wait: bool,
+    timeout: float,
+) -> int:
+    """Send one request; print where it lies, or its answer.
+
+    Exit code 0: sent, or with --wait forecast. 3: rejected. 124: no answer in time.
+    """
+    if bool(pairs) == (file is not None):
+        raise UsageProblem("give either --set, once a field, or --file")
+    settings = load_settings()
+    caller = Caller(settings, model)
+    request_id = request_id or uuid.uuid4().hex
+    record_key: bytes | None
+    if file is not None and key is not None:
+        asked, record_key = request_of(request_id, file.read(), utc_now()), key.encode()
+    else:
+        _, manifest = bundle_to_imitate(settings, read_log(settings, model).deployment)
+        contract = manifest.contract
+        typed = None if file else typed_inputs(contract, dict(map(_split, pairs)))
+        inputs = file.read() if file else msgspec.json.encode(typed)
+        asked = request_of(request_id, inputs, utc_now())
+        series = series_key(contract, msgspec.json.decode(asked.inputs))
+        record_key = series if key is None else key.encode()
+    try:
+        if wait:
+            caller.listen()
+        sent = caller.send(asked, record_key)
+        answer = caller.answer_to(sent, timeout) if wait else None
+    finally:
+        caller.close()
+    click.echo(_text(sent, answer))
+    return REJECTED if answer is not None and answer.rejected else 0
+
+
+def _text(sent: Sent, answer: Answered | None) -> bytes:
+    return msgspec.json.encode(sent) if answer is None else answer.text
+
+
+def _split(pair: str) -> tuple[str, str]:
+    name, equals, text = pair.partition("=")
+    if not equals:
+        raise UsageProblem(f"--set {pair} has no value", hint="write --set FIELD=VALUE")
+    return name, text
+
+
+@request.command()
+@click.argument("model")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests a second."
+)
+@click.option("--count", type=click.IntRange(min=1), required=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides their order.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def generate(model: str, rate: float, count: int, seed: int, output: str) -> None:
+    """Replay the held-out days of the champion's bundle as requests, keyed by series.
+
+    Without a champion, those of the newest released version.
+    """
+    settings = load_settings()
+    require_topics(settings, [topic_names(settings, model).requests])
+    digest, manifest = bundle_to_imitate(settings, read_log(settings, model).deployment)
+    rows = endless(read_holdout(settings, digest, manifest), seed)
+    replay = Replay(settings, model, rows, run_id=uuid.uuid4().hex[:12])
+    started = time.monotonic()
+    try:
+        replay.run(rate, count, utc_now)
+    except KeyboardInterrupt:
+        replay.finish()
+        raise
+    finally:
+        _show(replay, time.monotonic() - started, output)
+
+
+def _show(replay: Replay, seconds: float, output: str) -> None:
+    done = {
+        "sent": replay.sent,
+        "acknowledged": replay.acknowledged,
+        "seconds": round(seconds, 3),
+        "rate": round(replay.acknowledged / seconds, 1),
+    }
+    if output == "json":
+        click.echo(msgspec.json.encode(done))
+        return
+    table = Table(show_header=False)
+    for name, value in done.items():
+        table.add_row(name, f"{value:,}")
+    Console().print(table)
