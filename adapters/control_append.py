@@ -45,6 +45,10 @@ append without a pause get through within a few seconds each."""
 CALL_SECONDS = 10.0
 """Limit of one call (init, commit) that waits for the transaction coordinator."""
 
+SHORTEST_CALL_SECONDS = 2.0
+"""What each call gets although patience ends. An init takes half a second where librdkafka's first
+connection to the coordinator comes a moment too late: it looks again only then."""
+
 TRANSACTION_TIMEOUT_MS = 5_000
 """Age at which the broker aborts a dead writer's transaction. Readers wait that long, unless another
 writer comes first: its init aborts it at once."""
@@ -88,7 +92,7 @@ def append(
             ceiling = min(LONGEST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS * 2**tries)
             pause = random.uniform(SHORTEST_PAUSE_SECONDS, ceiling)
             if time.monotonic() + pause > deadline:
-                raise _give_up(failure, topic, commandid, tries) from failure
+                raise _give_up(failure, attempt, tries) from failure
             time.sleep(pause)
 
 
@@ -101,12 +105,14 @@ class _StartOver(Exception):
         self.in_doubt = in_doubt
 
 
-def _give_up(failure: _StartOver, topic: str, commandid: str, tries: int) -> ModelwireError:
+def _give_up(failure: _StartOver, attempt: "_Append", tries: int) -> ModelwireError:
     reason = failure.reason
     if failure.in_doubt:
         return TimedOut(
-            f"it is not known whether the command {commandid} is in {topic}: {reason.message}",
-            hint="look before you repeat it: modelwire rollout history MODEL",
+            f"it is not known whether the command {attempt.commandid} is in {attempt.topic}: "
+            f"{reason.message}",
+            hint="look for it before you repeat it: "
+            f"modelwire rollout history {attempt.model} -o json",
         )
     if isinstance(reason, Conflict):
         return Conflict(f"{reason.message} ({tries} tries)", hint=reason.hint)
@@ -142,9 +148,8 @@ class _Append:
             self._write(producer, events, deadline)
         except KafkaException as error:
             raise self._judge(producer, error.args[0]) from error
-        finally:
-            if not self.in_doubt:  # close() aborts an open transaction: never one that may land
-                producer.close()
+        # The producer is dropped, never closed: close() aborts, and a commit in doubt may have landed;
+        # and where another writer came meanwhile, it raises after a success.
         return events
 
     def _producer_config(self) -> dict[str, object]:
@@ -225,9 +230,9 @@ class _Append:
     def _judge(self, producer: Producer, error: KafkaError) -> Exception:
         """What a failed call means for this try."""
         if error.txn_requires_abort():
-            self.in_doubt = False
             with suppress(KafkaException):  # the next init aborts it otherwise
                 producer.abort_transaction(CALL_SECONDS)
+                self.in_doubt = False
         reason = explain(error, f"append to {self.topic}", self.settings.kafka.bootstrap_servers)
         if error.code() in HOPELESS:
             return reason
@@ -239,5 +244,5 @@ class _Append:
 
 
 def _seconds(deadline: float) -> float:
-    """How long one call may wait. Never nothing: the answer may be on its way."""
-    return min(CALL_SECONDS, max(0.5, deadline - time.monotonic()))
+    """How long one call may wait. The last one of a try gets its time as well."""
+    return min(CALL_SECONDS, max(SHORTEST_CALL_SECONDS, deadline - time.monotonic()))

@@ -323,12 +323,19 @@ def _instance_row(sighting: Sighting) -> list[str | Text]:
         NOTHING if said.champion is None else str(said.champion),
         str(said.revision),
         ",".join(map(str, said.prepared)) or NOTHING,
-        ",".join(map(str, said.partitions)) or NOTHING,
+        _ranges(said.partitions) or NOTHING,
         f"{said.rate:,.0f}/s",
-        NOTHING if said.horizon_days_left is None else str(said.horizon_days_left),
+        _days_left(said.horizon_days_left),
         f"{sighting.age_seconds:.0f} s ago",
         Text("; ".join(part for part in (said.detail, refused) if part)),
     ]
+
+
+def _days_left(days: int | None) -> str:
+    """Days to the end of the champion's horizon; a horizon that is over answers nothing new."""
+    if days is None:
+        return NOTHING
+    return str(days) if days >= 0 else f"over for {-days}"
 
 
 def status_object(status: Status) -> dict[str, Any]:
@@ -365,8 +372,23 @@ def _utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
+def _ranges(numbers: Iterable[int]) -> str:
+    """``0-3,7`` for 0, 1, 2, 3 and 7."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+_LONG = ("instance", "detail", "digest", "reason", "what", "why")
+"""Columns that fold where the terminal is narrow; the others keep their width."""
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in _LONG)
     return table

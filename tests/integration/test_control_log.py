@@ -338,7 +338,7 @@ def test_a_strangers_open_transaction_is_not_written_over(log: Log) -> None:
     stranger.produce(log.topic, first, partition=0)
     assert stranger.flush(WAIT_SECONDS) == 0
     with pytest.raises(Conflict, match="another writer is at work"):
-        log.append(release(1), patience_s=1.0)
+        log.append(release(1), patience_s=3.0)
     stranger.commit_transaction(WAIT_SECONDS)
     assert revisions(log.append(release(1))) == [2]
 

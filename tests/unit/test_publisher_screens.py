@@ -2,8 +2,10 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
+import msgspec
 import pytest
 from rich.console import Console, RenderableType
 
@@ -86,7 +88,7 @@ def instance(name: str, champion: int | None, *, alive: bool = True) -> Sighting
         prepared=(1, 2),
         refused=(Refused(3, "golden", "row 0 is off"),),
         runtime=Runtime("1.31.0", "x86_64-avx2", "0.1.0"),
-        partitions=(0, 1),
+        partitions=(0, 1, 2, 5),
         answered=10,
         rejected=0,
         rate=123.4,
@@ -207,6 +209,7 @@ def test_the_status_counts_live_instances_that_serve_the_champion(ledger: Ledger
     assert "lost" in next(line for line in shown.splitlines() if line.startswith("c "))
     assert "refused 3 (golden): row 0 is off" in shown
     assert "123/s" in shown
+    assert "0-2,5" in shown
 
 
 def test_the_object_of_a_status_holds_each_instance(ledger: Ledger) -> None:
@@ -225,3 +228,11 @@ def test_without_a_champion_nobody_serves() -> None:
     status = status_of(Ledger("sales").deployment, instance("a", None))
     assert status.serving == 0
     assert screens.status_line(status) == "sales revision 0: no champion yet"
+
+
+@pytest.mark.parametrize(("days", "shown"), [(30, " 30 "), (0, " 0 "), (-3, " over for 3 ")])
+def test_a_horizon_that_is_over_says_so(ledger: Ledger, days: int, shown: str) -> None:
+    """A negative number of days left would puzzle an operator."""
+    sighting = instance("a", 2)
+    old = replace(sighting, status=msgspec.structs.replace(sighting.status, horizon_days_left=days))
+    assert shown in text_of(screens.status_view(status_of(ledger.deployment, old)))
