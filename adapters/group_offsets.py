@@ -12,8 +12,8 @@ from enum import StrEnum
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from adapters.kafka import client_config, explain, open_client, require_topics, topic_names
-from adapters.request_stream import group_of
 from adapters.settings import Settings
+from adapters.stream_config import group_of
 from schemas.errors import ModelwireError, RefusedByRule
 
 ASK_SECONDS = 10.0

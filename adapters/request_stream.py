@@ -19,7 +19,7 @@ This is the edge that the exactly-once loop stands on; the order of its calls is
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import structlog
 from confluent_kafka import (
@@ -32,9 +32,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from adapters.kafka import FENCED, client_config, explain, open_client, topic_names
+from adapters.kafka import FENCED, explain, open_client, topic_names
 from adapters.settings import Membership, Settings
-from adapters.topics import answer_limit
+from adapters.stream_config import consumer_config, producer_config
 from schemas.errors import ModelwireError
 from schemas.rejection import Headers
 
@@ -46,9 +46,6 @@ PAUSE_SECONDS = 0.05
 
 COMPLAINT_SECONDS = 5.0
 """Between two log lines of a call that goes on failing."""
-
-BATCH_OVERHEAD = 1_024
-"""What a batch adds to its records (61 bytes of header, the framing), generously."""
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -118,16 +115,6 @@ class Listener(Protocol):
         ...
 
 
-def group_of(model: str) -> str:
-    """The consumer group that answers a model's requests."""
-    return f"modelwire-{model}"
-
-
-def record_limit(settings: Settings) -> int:
-    """The largest answer that is produced, in bytes: below what the topics of answers take."""
-    return answer_limit(settings) - BATCH_OVERHEAD
-
-
 class RequestStream:
     """One instance's place in the group, and its transactional producer.
 
@@ -146,14 +133,13 @@ class RequestStream:
         self._topics = topic_names(settings, model)
         self._servers = settings.kafka.bootstrap_servers
         self._instance = instance
+        self._is_static = settings.consumer.membership is Membership.STATIC
         self._listener = listener
         self._give_up = give_up
         self._failure: ModelwireError | None = None
         self._assigned: set[int] = set()
-        self._consumer: Consumer = open_client(
-            Consumer, _consumer_config(settings, model, instance)
-        )
-        self._producer: Producer = open_client(Producer, _producer_config(settings, instance))
+        self._consumer: Consumer = open_client(Consumer, consumer_config(settings, model, instance))
+        self._producer: Producer = open_client(Producer, producer_config(settings, instance))
 
     def open(self) -> None:
         """Fence older processes of this name, and abort what they left open."""
@@ -179,6 +165,9 @@ class RequestStream:
 
     def close(self) -> None:
         """Commit (by the listener) and close; returns within milliseconds where a broker answers."""
+        if not self._is_static:
+            # ``close`` would leave too, but a process that ends right after it may not get to say so.
+            self.leave(CALL_SECONDS)
         try:
             self._consumer.close()
             self._raise_failure()
@@ -429,76 +418,3 @@ class RequestStream:
 def _is_fatal(error: KafkaError) -> bool:
     # A static member that was fenced reports the code _FATAL on an error whose fatal() is False.
     return error.fatal() or error.code() == KafkaError._FATAL or error.code() in FENCED
-
-
-def _consumer_config(settings: Settings, model: str, instance: str) -> dict[str, Any]:
-    consumer = settings.consumer
-    static = consumer.membership is Membership.STATIC
-    return client_config(
-        settings,
-        **_unless_set(
-            settings,
-            {
-                "fetch.wait.max.ms": 20,
-                "queued.max.messages.kbytes": 32_768,
-                "queued.min.messages": 20_000,
-                "topic.metadata.refresh.interval.ms": 5_000,
-                **_RECONNECT,
-            },
-        ),
-        **{
-            "client.id": instance,
-            "group.id": group_of(model),
-            "group.protocol": "classic",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": consumer.session_timeout_ms,
-            "heartbeat.interval.ms": max(consumer.session_timeout_ms // 12, 250),
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            # A position that the broker does not have is an error to look into, never a jump.
-            "auto.offset.reset": "error",
-        },
-        **({"group.instance.id": instance} if static else {}),
-    )
-
-
-def _producer_config(settings: Settings, instance: str) -> dict[str, Any]:
-    limit = record_limit(settings)
-    return client_config(
-        settings,
-        **_unless_set(
-            settings,
-            {
-                "linger.ms": 2,
-                "compression.type": "lz4",
-                # Back-to-back transactions hit one retry each, which waits this long.
-                "retry.backoff.ms": 10,
-                "queue.buffering.max.kbytes": 65_536,
-                "topic.metadata.propagation.max.ms": 3_000,
-                **_RECONNECT,
-            },
-        ),
-        **{
-            "client.id": instance,
-            "transactional.id": instance,
-            "transaction.timeout.ms": settings.consumer.transaction_timeout_ms,
-            "enable.idempotence": True,
-            "acks": "all",
-            "delivery.report.only.error": True,
-            # A record beyond the topic's limit fails its whole batch and breaks the sequence.
-            "message.max.bytes": limit,
-            "batch.size": limit,
-        },
-    )
-
-
-_RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1_000}
-"""librdkafka's 10 s would be the largest part of getting over a broker's restart."""
-
-
-def _unless_set(settings: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``defaults`` that the settings' own properties do not name."""
-    return {
-        name: value for name, value in defaults.items() if name not in settings.kafka.properties
-    }

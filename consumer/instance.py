@@ -23,8 +23,9 @@ from adapters.group_offsets import Start, settle_start
 from adapters.kafka import require_topics, topic_names
 from adapters.object_store import open_store
 from adapters.onnx_model import numeric_class
-from adapters.request_stream import RequestStream, group_of, record_limit
+from adapters.request_stream import RequestStream
 from adapters.settings import Membership, Settings
+from adapters.stream_config import group_of, record_limit
 from consumer.admission import Limits
 from consumer.control import Follower
 from consumer.models import Loader
@@ -91,14 +92,16 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     loader.start()
     follower.start()
     reporter.start(_Description(settings, model, instance, service, loader, follower))
+    clean = False
     try:
         stream.open()
         _run_until(stop, settings, model, service, start)
         service.stop()
+        clean = True
     finally:
         follower.stop()
         loader.stop()
-        reporter.stop()
+        reporter.stop(clean=clean)
         gc.unfreeze()
     log.info("consumer.stop", answered=service.transactions.answered)
 

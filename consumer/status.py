@@ -45,13 +45,14 @@ class Reporter:
         """Something is worth an announcement."""
         self._news.set()
 
-    def stop(self) -> None:
-        """End the thread, and leave the fleet with a tombstone."""
+    def stop(self, *, clean: bool) -> None:
+        """End the thread; after a clean stop leave the fleet with a tombstone."""
         self._stopping = True
         self._news.set()
         if self._thread.is_alive():
             self._thread.join(GOODBYE_SECONDS)
-        self._announcer.say_goodbye(GOODBYE_SECONDS)
+        if clean:
+            self._announcer.say_goodbye(GOODBYE_SECONDS)
         self._announcer.close()
 
     def _run(self) -> None:

@@ -1,8 +1,8 @@
 """Kills of consumers and of the broker, under load and during a swap."""
 
 import random
+import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from adapters.settings import load_settings
 from modelwire.localstack.stack import Stack
 from tests.bundles import store_bundle
-from tests.fleet import Harness, environment_of, wait_for
+from tests.fleet import Harness, Instance, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -54,7 +54,7 @@ def test_nothing_is_lost_or_doubled_under_kills_and_a_swap(harness: Harness) -> 
             for kill in range(CONSUMER_KILLS):
                 mark = REQUESTS * (kill + 1) // (CONSUMER_KILLS + 2)
                 wait_for(f"{mark} requests", lambda mark=mark: stream.sent >= mark, 60)
-                slots[dice.randrange(SLOTS)].process.kill()
+                _kill_one_that_answers(slots, dice.randrange(SLOTS))
                 if kill == 1:
                     harness.release(second)
                 if kill == 2:
@@ -67,15 +67,22 @@ def test_nothing_is_lost_or_doubled_under_kills_and_a_swap(harness: Harness) -> 
         watching.set()
         keeper.join()
     print(f"kills: {report.as_json()}")
+    killed = [one for one in harness.instances if one.process.poll() == -signal.SIGKILL]
+    assert len(killed) == CONSUMER_KILLS
     assert report.requests >= REQUESTS
     assert len(report.versions) == 2, "both versions answered"
     assert report.clean, report.findings
 
 
-def _restart_what_ends(harness: Harness, slots: list[object], stop: threading.Event) -> None:
+def _kill_one_that_answers(slots: list[Instance], slot: int) -> None:
+    """SIGKILL for the slot's process, once it owns partitions: anything else proves little."""
+    wait_for("partitions", lambda: slots[slot].lines("partitions.assigned"), 60)
+    slots[slot].process.kill()
+
+
+def _restart_what_ends(harness: Harness, slots: list[Instance], stop: threading.Event) -> None:
     """The supervisor: a slot whose process ended is started again at once."""
     while not stop.wait(0.05):
         for slot, instance in enumerate(slots):
-            if instance.process.poll() is not None:  # type: ignore[attr-defined]
+            if instance.process.poll() is not None:
                 slots[slot] = harness.start(slot)
-        time.sleep(0.05)

@@ -181,6 +181,14 @@ def test_sigterm_commits_says_goodbye_and_exits_with_0(harness: Harness) -> None
     assert "Traceback" not in instance.text
 
 
+def test_a_waiting_instance_stops_as_cleanly(harness: Harness) -> None:
+    """One that never had a champion leaves the fleet on a signal, and exits with 0."""
+    instance = harness.start()
+    instance.wait_for_line("consumer.phase")
+    assert instance.terminate() == 0
+    assert harness.fleet() == []
+
+
 def test_two_processes_of_one_slot_end_with_one(harness: Harness) -> None:
     """The younger process of a slot takes over; the older one ends and says why."""
     harness.release(store_bundle(harness.store, harness.model, 1.0))

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient
 
 from adapters.control_log import read_log
 from adapters.object_store import open_store
-from adapters.request_stream import group_of
 from adapters.settings import load_settings
+from adapters.stream_config import group_of
 from deployment.decisions import Revoke
 from deployment.state import short_hash
 from schemas.fleet import InstanceStatus, Phase

@@ -1,0 +1,102 @@
+"""How the two clients of the request stream are configured.
+
+What the exactly-once loop rests on cannot be set from outside; what only trades latency for throughput
+has a default here that ``kafka.properties`` may override.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.kafka import client_config
+from adapters.settings import Membership, Settings
+from adapters.topics import answer_limit
+
+BATCH_OVERHEAD = 1_024
+"""What a batch adds to its records (61 bytes of header, the framing), generously."""
+
+
+def group_of(model: str) -> str:
+    """The consumer group that answers a model's requests."""
+    return f"modelwire-{model}"
+
+
+def record_limit(settings: Settings) -> int:
+    """The largest answer that is produced, in bytes: below what the topics of answers take."""
+    return answer_limit(settings) - BATCH_OVERHEAD
+
+
+def consumer_config(settings: Settings, model: str, instance: str) -> dict[str, Any]:
+    """The consumer of requests, a member of the model's group."""
+    consumer = settings.consumer
+    static = consumer.membership is Membership.STATIC
+    return client_config(
+        settings,
+        **_unless_set(
+            settings,
+            {
+                "fetch.wait.max.ms": 20,
+                "fetch.error.backoff.ms": 50,
+                "queued.max.messages.kbytes": 32_768,
+                "queued.min.messages": 20_000,
+                "topic.metadata.refresh.interval.ms": 5_000,
+                **_RECONNECT,
+            },
+        ),
+        **{
+            "client.id": instance,
+            "group.id": group_of(model),
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": consumer.session_timeout_ms,
+            # A member hears of a rebalance at its next heartbeat, and what moves waits for that twice.
+            "heartbeat.interval.ms": max(consumer.session_timeout_ms // 12, 250),
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # A position that the broker does not have is an error to look into, never a jump.
+            "auto.offset.reset": "error",
+        },
+        **({"group.instance.id": instance} if static else {}),
+    )
+
+
+def producer_config(settings: Settings, instance: str) -> dict[str, Any]:
+    """The transactional producer of answers."""
+    limit = record_limit(settings)
+    return client_config(
+        settings,
+        **_unless_set(
+            settings,
+            {
+                "linger.ms": 2,
+                "compression.type": "lz4",
+                # Back-to-back transactions hit one retry each, which waits this long.
+                "retry.backoff.ms": 10,
+                "queue.buffering.max.kbytes": 65_536,
+                "topic.metadata.propagation.max.ms": 3_000,
+                **_RECONNECT,
+            },
+        ),
+        **{
+            "client.id": instance,
+            "transactional.id": instance,
+            "transaction.timeout.ms": settings.consumer.transaction_timeout_ms,
+            "enable.idempotence": True,
+            "acks": "all",
+            "delivery.report.only.error": True,
+            # A record beyond the topic's limit fails its whole batch and breaks the sequence.
+            "message.max.bytes": limit,
+            "batch.size": limit,
+        },
+    )
+
+
+_RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1_000}
+"""librdkafka's 10 s would be the largest part of getting over a broker's restart."""
+
+
+def _unless_set(settings: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``defaults`` that the settings' own properties do not name."""
+    return {
+        name: value for name, value in defaults.items() if name not in settings.kafka.properties
+    }

@@ -1,0 +1,208 @@
+"""Transactions on a simulated broker: whatever becomes of a commit, each request has one answer."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from adapters.request_stream import MustAbort, StreamFailed, TooLargeForTopic
+from consumer.holdings import Holdings
+from consumer.transactions import Transactions
+from deployment.routing import Routing
+from schemas.forecast import Forecast, Source, Variant, encode_forecast
+from schemas.rejection import Headers, Reason, Rejection, read_rejection
+from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer
+from scoring.snapshot import Snapshot, load
+from tests.bundles import contract
+
+LIMIT = 100_000
+
+
+class SimulatedStream:
+    """A broker with one partition of requests that keeps what a transaction commits, and no more.
+
+    ``faults`` are raised by the next commits, one each. ``read_from`` is the client's place.
+    """
+
+    def __init__(self, faults: list[Exception]) -> None:
+        self.faults = faults
+        self.read_from = 0
+        self.committed_offset = 0
+        self.stamps: list[str] = []
+        self.answered: Counter[int] = Counter()
+        self.rejections: list[Rejection] = []
+        self._open: list[int] | None = None
+        self._limit = LIMIT
+
+    def begin(self) -> None:
+        """A transaction is opened; only one may be."""
+        assert self._open is None
+        self._open = []
+
+    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
+        """An answer is added to the open transaction."""
+        assert self._open is not None
+        if len(key or b"") + len(value) > self._limit:
+            raise TooLargeForTopic
+        self._open.append(msgspec.json.decode(value)["source"]["offset"])
+
+    def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
+        """A rejection is added to the open transaction."""
+        assert self._open is not None
+        rejection = read_rejection(headers)
+        self.rejections.append(rejection)
+        self._open.append(rejection.source.offset)
+
+    def commit(self, offsets: Mapping[int, int], stamp: str) -> None:
+        """Answers, offset and stamp become visible at once, or a fault says that they do not."""
+        assert self._open is not None
+        if self.faults:
+            raise self.faults.pop(0)
+        self.answered.update(self._open)
+        self.committed_offset = offsets.get(0, self.committed_offset)
+        self.stamps.append(stamp)
+        self._open = None
+
+    def abort(self) -> None:
+        """The open transaction never was."""
+        self._open = None
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """The client reads on from there."""
+        self.read_from = positions.get(0, self.read_from)
+
+
+def _snapshot(revision: int) -> Snapshot:
+    loaded = load(1, "sha256:" + "0" * 64, contract(), model=None)  # type: ignore[arg-type]
+    return Snapshot("m", revision, f"log:{revision}:head", Routing(1, None, 0, ""), loaded, None)
+
+
+def _answer(offset: int, snapshot: Snapshot, key: bytes = b"key") -> Answer:
+    source = Source("m.requests", 0, offset, 1_000)
+    incoming = Incoming("m.requests", 0, offset, 1_000, key, b"{}")
+    if offset % 7 == 3:
+        rejection = Rejection(
+            reason=Reason.NOT_JSON,
+            detail="",
+            model="m",
+            version=0,
+            variant="",
+            digest="",
+            revision=snapshot.revision,
+            source=source,
+            instance="i",
+        )
+        return RejectionAnswer(incoming, rejection)
+    forecast = Forecast(
+        request_id="r",
+        inputs=msgspec.Raw(b"{}"),
+        outputs={"forecast": 1.0},
+        model="m",
+        version=1,
+        digest="sha256:" + "0" * 64,
+        variant=Variant.CHAMPION,
+        revision=snapshot.revision,
+        source=source,
+        scored_at=datetime(2026, 1, 1, tzinfo=UTC),
+        instance="i",
+    )
+    return ForecastAnswer(incoming, encode_forecast(forecast))
+
+
+class _Loop:
+    """The answering loop without the rest of the service: fetch, answer, write, commit."""
+
+    def __init__(self, faults: list[Exception], most_answers: int = 10) -> None:
+        self.stream = SimulatedStream(faults)
+        self.holdings = Holdings()
+        self.holdings.take_over(0, 0, "", None)
+        self.transactions = Transactions(
+            self.stream,  # type: ignore[arg-type]
+            self.holdings,
+            most_answers=most_answers,
+            longest_seconds=60.0,
+            record_limit=LIMIT,
+        )
+
+    def turn(self, snapshot: Snapshot, count: int) -> None:
+        """A batch of ``count`` requests under the snapshot."""
+        self.holdings.begin_fetch()
+        offsets = range(self.stream.read_from, self.stream.read_from + count)
+        self.stream.read_from = offsets.stop
+        if self.transactions.is_open_under_another(snapshot):
+            self.transactions.commit()
+        taken = [offset for offset in offsets if self.holdings.accept(0, offset)]
+        self.stream.seek(self.holdings.to_refetch())
+        if taken:
+            self.transactions.begin(snapshot)
+            self.transactions.write([_answer(offset, snapshot) for offset in taken])
+        if self.transactions.is_due():
+            self.transactions.commit()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 3])
+def test_an_aborted_transactions_requests_are_answered_again(failing: int) -> None:
+    """However often a commit is impossible, in the end each offset has one answer."""
+    loop = _Loop([MustAbort("the broker said so")] * failing)
+    snapshot = _snapshot(3)
+    while loop.stream.committed_offset < 60:
+        loop.turn(snapshot, 4)
+    assert loop.stream.answered == Counter(range(loop.stream.committed_offset))
+    assert loop.transactions.aborted == failing
+    counted = loop.transactions.answered + loop.transactions.rejected
+    assert counted == loop.stream.committed_offset
+
+
+def test_under_a_new_snapshot_the_older_transaction_is_committed_first() -> None:
+    """No transaction holds answers of two revisions, and each is stamped with its own."""
+    loop = _Loop([], most_answers=1_000)
+    loop.turn(_snapshot(3), 4)
+    loop.turn(newer := _snapshot(5), 4)
+    assert (loop.stream.stamps, loop.stream.committed_offset) == (["log:3:head"], 4)
+    loop.turn(newer, 2)
+    loop.transactions.commit()
+    assert (loop.stream.stamps, loop.stream.committed_offset) == (["log:3:head", "log:5:head"], 10)
+
+
+def test_an_abort_at_the_switch_does_not_answer_ahead_of_the_replay() -> None:
+    """What was fetched before the abort is fetched again, in its order, under the new snapshot."""
+    loop = _Loop([MustAbort("the broker said so")], most_answers=1_000)
+    loop.turn(_snapshot(3), 4)
+    loop.turn(newer := _snapshot(5), 4)
+    assert loop.stream.read_from == 0
+    loop.turn(newer, 8)
+    loop.transactions.commit()
+    assert loop.stream.answered == Counter(range(8))
+    assert loop.stream.stamps == ["log:5:head"]
+
+
+def test_a_failed_stream_is_not_rewound() -> None:
+    """A commit in doubt may have landed, so nothing is answered again by this process."""
+    loop = _Loop([StreamFailed("in doubt")])
+    loop.turn(snapshot := _snapshot(3), 4)
+    with pytest.raises(StreamFailed):
+        loop.turn(snapshot, 8)
+    assert loop.transactions.aborted == 0
+
+
+def test_lost_partitions_take_their_open_answers_with_them() -> None:
+    """After a loss the transaction is aborted, and nothing is sought that is not ours."""
+    loop = _Loop([], most_answers=1_000)
+    loop.turn(_snapshot(3), 4)
+    loop.holdings.forget([0])
+    loop.transactions.abandon()
+    assert loop.stream.read_from == 4
+    assert loop.stream.answered == Counter()
+
+
+def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
+    """The request is answered in the same transaction all the same."""
+    loop = _Loop([])
+    snapshot = _snapshot(3)
+    loop.stream._limit = 10
+    loop.turn(snapshot, 3)
+    loop.transactions.commit()
+    assert loop.stream.answered == Counter(range(3))
+    assert {each.reason for each in loop.stream.rejections} == {Reason.ANSWER_TOO_LARGE}
