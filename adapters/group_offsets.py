@@ -53,7 +53,9 @@ def settle_start(settings: Settings, model: str, start: Start | None) -> bool:
         if _has_offsets(consumer, requests):
             return False
         if start is None:
-            if _has_records(consumer, settings, [names.results, names.rejections]):
+            answered = _has_records(consumer, settings, [names.results, names.rejections])
+            # Looked for again: a peer's first commit may have come between the two looks.
+            if answered and not _has_offsets(consumer, requests):
                 raise RefusedByRule(
                     f"group {group_of(model)} has no committed offsets, but {names.results} or "
                     f"{names.rejections} hold answers: starting anywhere may double or lose some",

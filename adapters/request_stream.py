@@ -35,11 +35,15 @@ from confluent_kafka import (
 from adapters.kafka import FENCED, explain, open_client, topic_names
 from adapters.settings import Membership, Settings
 from adapters.stream_config import consumer_config, producer_config
+from adapters.watchdog import Watchdog
 from schemas.errors import ModelwireError
 from schemas.rejection import Headers
 
 CALL_SECONDS = 5.0
 """Limit of one call to the broker; a call that may be repeated is."""
+
+STUCK_SECONDS = 12.0
+"""A call that has not come back by then, long after its own limit, never will."""
 
 PAUSE_SECONDS = 0.05
 """Between two attempts of a call that failed at once."""
@@ -136,6 +140,7 @@ class RequestStream:
         self._is_static = settings.consumer.membership is Membership.STATIC
         self._listener = listener
         self._give_up = give_up
+        self._watchdog = Watchdog(STUCK_SECONDS)
         self._failure: ModelwireError | None = None
         self._assigned: set[int] = set()
         self._consumer: Consumer = open_client(Consumer, consumer_config(settings, model, instance))
@@ -329,7 +334,8 @@ class RequestStream:
         complained = time.monotonic()
         while True:
             try:
-                return call(CALL_SECONDS)
+                with self._watchdog.watching(what):
+                    return call(CALL_SECONDS)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
             if _is_fatal(error):

@@ -262,11 +262,12 @@ def _fill_in(settings: Settings) -> Settings:
         changes["kafka"] = kafka
     if not settings.store_url and stack is not None:
         changes["store_url"] = f"s3://{stack.s3.bucket}"
+        own = settings.s3  # what is set stays, right or wrong
         changes["s3"] = S3(
-            endpoint=stack.s3.endpoint,
-            region=stack.s3.region,
-            access_key=stack.s3.access_key,
-            secret_key=stack.s3.secret_key,
+            endpoint=own.endpoint or stack.s3.endpoint,
+            region=own.region or stack.s3.region,
+            access_key=own.access_key or stack.s3.access_key,
+            secret_key=own.secret_key or stack.s3.secret_key,
         )
     elif not settings.store_url:
         changes["store_url"] = (settings.state_dir.absolute() / "store").as_uri()

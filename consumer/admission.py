@@ -1,6 +1,6 @@
 """Admission: the ladder that a version climbs before it may answer.
 
-    fetch → digest → manifest → load → contract → golden → warm-up
+    fetch → digest → manifest → load → contract → golden → independence → warm-up
 
 Each rung has a code, and a version that falls is refused with the rung and a sentence. A rung before
 ``load`` says something of the store, which may be mended, so its refusal is tried again after a
@@ -28,7 +28,7 @@ from schemas.manifest import (
     Manifest,
     decode_golden,
 )
-from scoring.golden import check_golden
+from scoring.golden import check_golden, check_independence
 from scoring.snapshot import LoadedVersion, load
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -46,6 +46,8 @@ class Rung(StrEnum):
     LOAD = "load"
     CONTRACT = "contract"
     GOLDEN = "golden"
+    INDEPENDENCE = "independence"
+    """An answer must have the same bits at any place of a batch."""
     WARM_UP = "warm-up"
 
 
@@ -168,6 +170,9 @@ def _check_golden(loaded: LoadedVersion, bundle: Bundle) -> None:
     problem = check_golden(loaded, bundle.golden, bundle.manifest.tolerance)
     if problem is not None:
         raise NotAdmitted(Rung.GOLDEN, problem)
+    problem = check_independence(loaded, bundle.golden)
+    if problem is not None:
+        raise NotAdmitted(Rung.INDEPENDENCE, problem)
 
 
 def _warm_up(loaded: LoadedVersion, bundle: Bundle, batch_size: int) -> None:

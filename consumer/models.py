@@ -67,7 +67,6 @@ class Loader:
         self._on_change = on_change
         self._wake = threading.Condition()
         self._newest: Deployment | None = None
-        self._passed: Sequence[Deployment] = ()
         self._in_use: Snapshot | None = None
         self._dirty = False
         self._stopping = False
@@ -89,9 +88,10 @@ class Loader:
         """The states that the log went through since the last call, oldest first."""
         with self._wake:
             self._newest = deployments[-1]
-            self._passed = deployments
             self._dirty = True
             self._wake.notify()
+        # Here and not on the loader: what is loaded must not wait for a download under way.
+        self._publish(deployments)
 
     def using(self, snapshot: Snapshot) -> None:
         """The loop answers with ``snapshot`` now, and holds no other."""
@@ -109,9 +109,6 @@ class Loader:
                 if self._stopping:
                     return
                 self._dirty = False
-                passed = self._passed
-            if passed:
-                self._publish(passed)
             while (version := self._most_urgent()) is not None:
                 self._try(version)
             self._drop()
@@ -155,7 +152,8 @@ class Loader:
 
     def _note_success(self, version: int, digest: str, admitted: Admitted) -> None:
         self._fallen.pop(version, None)
-        self._loaded[version] = admitted.version
+        with self._wake:
+            self._loaded[version] = admitted.version
         log.info(
             "model.prepared",
             version=version,
@@ -184,20 +182,26 @@ class Loader:
         self._tell()
 
     def _publish(self, deployments: Sequence[Deployment]) -> None:
-        chosen = plan.newest_servable(deployments, self._loaded)
-        if chosen is None or (self.ready is not None and chosen.revision <= self.ready.revision):
-            return
-        self.ready = plan.snapshot_of(chosen, self._loaded)
+        with self._wake:
+            chosen = plan.newest_servable(deployments, self._loaded)
+            if chosen is None or (
+                self.ready is not None and chosen.revision <= self.ready.revision
+            ):
+                return
+            self.ready = plan.snapshot_of(chosen, self._loaded)
         self._on_change()
 
     def _drop(self) -> None:
         with self._wake:
             newest, in_use = self._newest, self._in_use
-        if newest is None:
-            return
-        for version in plan.to_drop(self._loaded, newest, (self.ready, in_use)):
-            del self._loaded[version]
+            if newest is None:
+                return
+            # Taken out under the lock, freed after it: freeing a large session takes a while.
+            unneeded = plan.to_drop(self._loaded, newest, (self.ready, in_use))
+            dropped = [self._loaded.pop(version) for version in unneeded]
+        for version in unneeded:
             log.info("model.dropped", version=version)
+        dropped.clear()
         wanted = plan.to_load(newest)
         for version in [version for version in self._fallen if version not in wanted]:
             del self._fallen[version]

@@ -1,11 +1,24 @@
-"""The consumer's threads: each runs beside the answering loop and never keeps the process alive."""
+"""The consumer's threads: each runs beside the answering loop and never keeps the process alive.
+
+None may die unseen: an error that a thread did not expect ends the process.
+"""
 
 import contextvars
 import threading
+import traceback
 from collections.abc import Callable
+
+from adapters.watchdog import end_process
 
 
 def thread_of(name: str, work: Callable[[], None]) -> threading.Thread:
     """A thread, not started; its log lines carry what is bound here and now (instance, model)."""
     bound = contextvars.copy_context()
-    return threading.Thread(target=bound.run, args=(work,), name=name, daemon=True)
+
+    def run() -> None:
+        try:
+            bound.run(work)
+        except Exception:  # noqa: BLE001 - whatever it is, the process must not go on without it
+            bound.run(end_process, "thread.died", thread=name, error=traceback.format_exc())
+
+    return threading.Thread(target=run, name=name, daemon=True)

@@ -4,6 +4,8 @@ Written from the documentation of the topics, apart from the structs that the wr
 mistake there is not repeated here.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from modelwire.checker.report import Record
@@ -42,6 +44,8 @@ class Forecast(Answer, frozen=True, kw_only=True):
 
     request_id: str
     inputs: msgspec.Raw
+    outputs: Annotated[dict[str, float | int | bool], msgspec.Meta(min_length=1)]
+    """At least one number each; a null is how some writers put NaN, and no answer."""
 
 
 decode_envelope = msgspec.json.Decoder(Envelope).decode

@@ -92,6 +92,7 @@ class Stream:
         value = {
             "request_id": f"{partition}-{offset}",
             "inputs": {"item": item},
+            "outputs": {"sales": 1.5},
             "version": version,
             "digest": DIGEST,
             "variant": "champion",

@@ -44,6 +44,7 @@ def test_a_running_stack_fills_in_what_nothing_names(tmp_path: Path) -> None:
     assert settings.kafka.bootstrap_servers == "127.0.0.1:9"
     assert settings.store_url == "s3://b"
     assert settings.s3_settings.endpoint_url == "http://127.0.0.1:8"
+    assert load_settings(s3={"secret_key": "mine"}).s3.secret_key == "mine"
     (state / "stack.json").write_text(stack % "{}")
     settings = load_settings()
     assert settings.kafka.bootstrap_servers == ""

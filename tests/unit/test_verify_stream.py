@@ -419,3 +419,13 @@ def test_the_checker_imports_no_other_part() -> None:
             strangers |= {n for n in names if not n.startswith("modelwire.checker")}
     parts = {"schemas", "deployment", "scoring", "adapters", "trainer", "publisher", "consumer"}
     assert not {name.split(".")[0] for name in strangers} & (parts | {"modelwire"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('{"sales":1.5}', '{"sales":null}'), ('{"sales":1.5}', "{}"), ('"outputs":', '"outcome":')],
+)
+def test_a_forecast_without_numbers_is_no_answer(old: str, new: str) -> None:
+    """A null (which is how NaN is written), no output at all: it cannot be read, and one is lost."""
+    report = judge([rewritten(ANSWERED[0], old, new), *ANSWERED[1:]])
+    assert (report.unknown, report.lost, report.clean) == (1, 1, False)
