@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,16 @@ def test_every_request_is_answered_by_the_champion(harness: Harness) -> None:
     assert {forecast.source.partition for forecast in forecasts} == set(range(PARTITIONS))
     report = harness.verify()
     assert report.clean, report.findings
+
+
+def test_a_repeated_request_id_is_answered_again(harness: Harness) -> None:
+    """An answer's identity is where its request lay; the id is the caller's and may repeat."""
+    harness.release(store_bundle(harness.store, harness.model, 3.0))
+    harness.start()
+    harness.send(20)
+    harness.send(20)
+    answered = Counter(forecast.request_id for forecast in harness.forecasts(40))
+    assert answered == Counter({f"r-{number}": 2 for number in range(20)})
 
 
 def test_without_a_champion_it_waits_and_says_so(harness: Harness) -> None:
