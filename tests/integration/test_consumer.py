@@ -3,34 +3,16 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from adapters.settings import load_settings
 from schemas.fleet import InstanceStatus, Phase
 from schemas.rejection import ENVELOPE_HEADER, Reason
 from tests.bundles import expected, store_bundle, store_corrupt_bundle
-from tests.fleet import PARTITIONS, Harness, environment_of, good_request, wait_for
-
-if TYPE_CHECKING:
-    from tests.conftest import RunningStack
+from tests.fleet import PARTITIONS, Harness, good_request, wait_for
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-def harness(stack: "RunningStack", model: str, tmp_path: Path) -> Iterator[Harness]:
-    """A model with topics and an empty store of its own."""
-    settings = load_settings(
-        state_dir=stack.info.state_dir, store_url=(tmp_path / "store").as_uri()
-    )
-    running = Harness(settings, environment_of(settings), model, tmp_path)
-    yield running
-    running.close()
 
 
 def test_every_request_is_answered_by_the_champion(harness: Harness) -> None:

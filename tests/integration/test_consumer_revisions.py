@@ -1,9 +1,6 @@
 """Revisions across processes: stamps, lagging instances, revocations, groups without offsets."""
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -11,29 +8,14 @@ from confluent_kafka.admin import AdminClient
 
 from adapters.control_log import read_log
 from adapters.object_store import open_store
-from adapters.settings import load_settings
 from adapters.stream_config import group_of
 from deployment.decisions import Revoke
 from deployment.state import short_hash
 from schemas.fleet import InstanceStatus, Phase
 from tests.bundles import store_bundle
-from tests.fleet import PARTITIONS, Harness, Instance, environment_of, wait_for
-
-if TYPE_CHECKING:
-    from tests.conftest import RunningStack
+from tests.fleet import PARTITIONS, Harness, Instance, wait_for
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-def harness(stack: "RunningStack", model: str, tmp_path: Path) -> Iterator[Harness]:
-    """A model with topics and an empty store of its own."""
-    settings = load_settings(
-        state_dir=stack.info.state_dir, store_url=(tmp_path / "store").as_uri()
-    )
-    running = Harness(settings, environment_of(settings), model, tmp_path)
-    yield running
-    running.close()
 
 
 def test_a_group_with_answers_but_no_offsets_is_told_where_to_start(harness: Harness) -> None:
