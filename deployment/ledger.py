@@ -36,15 +36,16 @@ class Ledger:
     def __init__(self, model: str) -> None:
         self.deployment: Deployment = empty(model)
         self.events: list[Recorded] = []
+        self.unaccepted = 0
+        """How many records were no events."""
 
     def take(self, raw: bytes | None) -> Recorded | Unaccepted:
         """Fold one more record. Raises BrokenLog where an accepted event cannot follow."""
-        if not raw:
-            return Unaccepted("the record has no value")
         try:
-            recorded = decode_event(raw)
+            recorded = decode_event(raw or b"")
         except NotAnEvent as error:
-            return Unaccepted(str(error))
+            self.unaccepted += 1
+            return Unaccepted(str(error) if raw else "the record has no value")
         self.deployment = fold(self.deployment, recorded)
         self.events.append(recorded)
         return recorded

@@ -7,6 +7,8 @@
 4. Only ``rollout.promoted`` and ``model.restored`` change the champion. What was champion before
    becomes ``previous``, unless it may not serve any more.
 5. Revoking or retiring a version clears it as ``previous``. It never serves again.
+6. One rollout moves traffic at a time. Shadows move none: any number run beside it, each named by the
+   revision that started it, as every rollout is.
 
 Whether an event should have been appended is decided in ``decisions`` before it is written. The fold
 believes the log, with these exceptions: it refuses to make a version champion or candidate that was never
@@ -15,11 +17,12 @@ reader must ever do that, whoever wrote the event.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from deployment.numbered import Numbered
 from schemas.errors import ModelwireError
 from schemas.events import (
     ControlEvent,
@@ -28,12 +31,18 @@ from schemas.events import (
     ModelRestored,
     ModelRetired,
     ModelRevoked,
+    Plan,
     Recorded,
     RolloutAborted,
+    RolloutPaused,
     RolloutPromoted,
+    RolloutResumed,
     RolloutShifted,
     RolloutStarted,
 )
+
+SHADOW = "shadow"
+"""The strategy of a rollout that never gets traffic."""
 
 
 class BrokenLog(ModelwireError):
@@ -68,13 +77,31 @@ class Release:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The rollout that runs: named by the revision that started it; weight in basis points."""
+    """A rollout that runs: named by the revision that started it; shares in basis points.
+
+    ``step`` is the place in the plan (from 0) that was reached, None before the first. ``shifted`` is
+    the revision that set the shares, and ``since`` the time of the event that began what is now: the
+    start, a shift, a pause or a resumption. ``resumed`` is the step at which a pause was ended last.
+    """
 
     revision: int
     candidate: int
     strategy: str
     salt: str
     weight: int
+    since: datetime
+    shifted: int
+    shadow: int = 0
+    plan: Plan | None = None
+    min_ready: int = 10_000
+    step: int | None = None
+    paused: bool = False
+    resumed: int | None = None
+
+    @property
+    def is_shadow(self) -> bool:
+        """True where it never gets traffic."""
+        return self.strategy == SHADOW
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,9 @@ class Deployment:
     """A model's deployment at one revision.
 
     ``log_id`` and ``head`` are the hashes (``sha256:…``) of the first and of the latest event, None
-    before there is one. ``previous`` is the champion before, while it may still serve.
+    before there is one. ``previous`` is the champion before, while it may still serve. ``rollout`` is
+    the one that moves traffic; ``shadows`` are the others, by their revisions. ``min_ready`` is the share
+    of live instances (basis points) that had to be ready for the champion when it became one.
     """
 
     model: str
@@ -93,6 +122,8 @@ class Deployment:
     champion: int | None
     previous: int | None
     rollout: Rollout | None
+    shadows: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
+    min_ready: int = 10_000
 
     @property
     def stamp(self) -> str:
@@ -107,17 +138,29 @@ class Deployment:
 
     def required(self) -> tuple[int, ...]:
         """The versions that this revision asks for: the champion, and a candidate with traffic."""
-        asked = [] if self.champion is None else [self.champion]
+        if self.champion is None:
+            return ()
         if self.rollout is not None and self.rollout.weight > 0:
-            asked.append(self.rollout.candidate)
-        return tuple(asked)
+            return (self.champion, self.rollout.candidate)
+        return (self.champion,)
 
     def wanted(self) -> tuple[int, ...]:
         """The versions worth keeping warm, the required ones first."""
         also = [] if self.rollout is None else [self.rollout.candidate]
         if self.previous is not None:
             also.append(self.previous)
-        return tuple(dict.fromkeys((*self.required(), *also)))
+        shadows = (shadow.candidate for shadow in self.shadows.values())
+        return tuple(dict.fromkeys((*self.required(), *also, *shadows)))
+
+    def running(self, revision: int) -> Rollout | None:
+        """The rollout or shadow of that name, None where it is over or never was."""
+        if self.rollout is not None and self.rollout.revision == revision:
+            return self.rollout
+        return self.shadows.get(revision)
+
+    def shadows_of(self, version: int) -> tuple[Rollout, ...]:
+        """The shadows that score with this version."""
+        return tuple(each for each in self.shadows.values() if each.candidate == version)
 
 
 def short_hash(digest: str) -> str:
@@ -127,7 +170,7 @@ def short_hash(digest: str) -> str:
 
 def empty(model: str) -> Deployment:
     """The deployment of a model whose log holds nothing yet."""
-    return Deployment(model, None, 0, None, MappingProxyType({}), None, None, None)
+    return Deployment(model, None, 0, None, Numbered(), None, None, None)
 
 
 def fold(deployment: Deployment, recorded: Recorded) -> Deployment:
@@ -166,32 +209,32 @@ def _apply(deployment: Deployment, event: ControlEvent, data: EventData) -> Depl
         case ModelRetired(version=version):
             return _withdraw(deployment, event, version, Standing.RETIRED)
         case RolloutStarted():
-            _check_no_rollout(deployment, event)
-            _check_may_serve(deployment, event, data.candidate)
-            if data.candidate == deployment.champion:
-                raise BrokenLog(
-                    f"revision {event.revision} of {deployment.model} rolls out version "
-                    f"{data.candidate}, which is the champion"
-                )
-            started = Rollout(event.revision, data.candidate, data.strategy, data.salt, weight=0)
-            return replace(deployment, rollout=started)
-        case RolloutShifted(rollout=named, weight=weight):
+            return _begin(deployment, event, data)
+        case RolloutShifted(rollout=named):
+            return _put(deployment, _shift(_running(deployment, event, named), event, data))
+        case RolloutPaused(rollout=named, step=step):
             rollout = _running(deployment, event, named)
-            return replace(deployment, rollout=replace(rollout, weight=weight))
+            reached = rollout.step if step is None else step
+            paused = replace(rollout, paused=True, since=event.time, step=reached)
+            return _put(deployment, paused)
+        case RolloutResumed(rollout=named):
+            rollout = _running(deployment, event, named)
+            resumed = replace(rollout, paused=False, since=event.time, resumed=rollout.step)
+            return _put(deployment, resumed)
         case RolloutPromoted(rollout=named, version=version):
             rollout = _running(deployment, event, named)
-            if version != rollout.candidate:
+            if rollout.is_shadow or version != rollout.candidate:
                 raise BrokenLog(
                     f"revision {event.revision} of {deployment.model} promotes version {version}, "
-                    f"but rollout {named} is of version {rollout.candidate}"
+                    f"but rollout {named} is a {rollout.strategy} of version {rollout.candidate}"
                 )
-            return _crown(replace(deployment, rollout=None), event, version)
+            promoted = _crown(replace(deployment, rollout=None), event, version)
+            return replace(promoted, min_ready=rollout.min_ready)
         case RolloutAborted(rollout=named):
-            _running(deployment, event, named)
-            return replace(deployment, rollout=None)
+            return _end(deployment, _running(deployment, event, named))
         case ModelRestored(version=version):
             _check_no_rollout(deployment, event)
-            return _crown(deployment, event, version)
+            return replace(_crown(deployment, event, version), min_ready=10_000)
     raise AssertionError(f"an event type without a rule: {type(data).__name__}")
 
 
@@ -210,9 +253,7 @@ def _release(deployment: Deployment, event: ControlEvent, data: ModelReleased) -
         time=event.time,
         reason=data.reason,
     )
-    return replace(
-        deployment, releases=MappingProxyType({**deployment.releases, data.version: release})
-    )
+    return replace(deployment, releases=Numbered.of(deployment.releases).append(release))
 
 
 def _withdraw(
@@ -220,7 +261,7 @@ def _withdraw(
 ) -> Deployment:
     _check_released(deployment, event, version)
     in_use = (deployment.champion, deployment.rollout and deployment.rollout.candidate)
-    if version in in_use:
+    if version in in_use or deployment.shadows_of(version):
         raise BrokenLog(
             f"revision {event.revision} of {deployment.model} withdraws version {version}, "
             "which serves or is being rolled out"
@@ -228,7 +269,7 @@ def _withdraw(
     withdrawn = replace(deployment.releases[version], standing=standing)
     return replace(
         deployment,
-        releases=MappingProxyType({**deployment.releases, version: withdrawn}),
+        releases=Numbered.of(deployment.releases).put(version, withdrawn),
         previous=None if deployment.previous == version else deployment.previous,
     )
 
@@ -240,9 +281,62 @@ def _crown(deployment: Deployment, event: ControlEvent, version: int) -> Deploym
     return replace(deployment, champion=version, previous=deployment.champion)
 
 
+def _begin(deployment: Deployment, event: ControlEvent, data: RolloutStarted) -> Deployment:
+    if data.strategy != SHADOW:
+        _check_no_rollout(deployment, event)
+    _check_may_serve(deployment, event, data.candidate)
+    if data.candidate == deployment.champion:
+        raise BrokenLog(
+            f"revision {event.revision} of {deployment.model} rolls out version "
+            f"{data.candidate}, which is the champion"
+        )
+    started = Rollout(
+        event.revision,
+        data.candidate,
+        data.strategy,
+        data.salt,
+        weight=0,
+        since=event.time,
+        shifted=event.revision,
+        plan=data.plan,
+        min_ready=data.min_ready,
+    )
+    return _put(deployment, started)
+
+
+def _shift(rollout: Rollout, event: ControlEvent, data: RolloutShifted) -> Rollout:
+    if rollout.is_shadow and data.weight > 0:
+        raise BrokenLog(
+            f"revision {event.revision} of {event.subject} gives traffic to the shadow "
+            f"{rollout.revision}"
+        )
+    return replace(
+        rollout,
+        weight=data.weight,
+        shadow=data.shadow,
+        step=rollout.step if data.step is None else data.step,
+        since=event.time,
+        shifted=event.revision,
+    )
+
+
+def _put(deployment: Deployment, rollout: Rollout) -> Deployment:
+    if not rollout.is_shadow:
+        return replace(deployment, rollout=rollout)
+    shadows = {**deployment.shadows, rollout.revision: rollout}
+    return replace(deployment, shadows=MappingProxyType(shadows))
+
+
+def _end(deployment: Deployment, rollout: Rollout) -> Deployment:
+    if not rollout.is_shadow:
+        return replace(deployment, rollout=None)
+    shadows = {name: each for name, each in deployment.shadows.items() if each is not rollout}
+    return replace(deployment, shadows=MappingProxyType(shadows))
+
+
 def _running(deployment: Deployment, event: ControlEvent, named: int) -> Rollout:
-    rollout = deployment.rollout
-    if rollout is None or rollout.revision != named:
+    rollout = deployment.running(named)
+    if rollout is None:
         raise BrokenLog(
             f"revision {event.revision} of {deployment.model} names rollout {named}, "
             "which is not the one that runs"

@@ -16,10 +16,12 @@ class ModelwireError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
+        """Lines below the message, such as a row for each instance."""
 
 
 class UsageProblem(ModelwireError):

@@ -29,6 +29,7 @@ TYPE_SUFFIX = ".v1"
 ModelName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}(?!\n)$")]
 Version = Annotated[int, msgspec.Meta(ge=1)]
 BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+StepNumber = Annotated[int, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 CommandId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Actor = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -60,23 +61,81 @@ class ModelRetired(EventData, frozen=True):
     reason: Text = ""
 
 
+class PlanStep(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step of a plan: a pause, or the candidate's shares. A share that is not named is 0.
+
+    ``hold_seconds`` is how long the step lasts at least, from its event on.
+    """
+
+    weight: BasisPoints = 0
+    shadow: BasisPoints = 0
+    hold_seconds: Annotated[float, msgspec.Meta(ge=0, le=31_622_400)] = 0.0
+    pause: bool = False
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """When a controller aborts by itself: the candidate was rejected at least ``least`` times, and at
+    ``factor`` times the champion's rate or more."""
+
+    factor: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    least: Annotated[int, msgspec.Meta(ge=1)] = 50
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a controller does with a rollout, step after step.
+
+    ``analysis`` names what judges a step at its end. After the last step, at a weight of 10,000, the
+    candidate is promoted; at another weight the rollout stays there for a person.
+    """
+
+    steps: Annotated[tuple[PlanStep, ...], msgspec.Meta(min_length=1, max_length=100)]
+    analysis: Annotated[str, msgspec.Meta(max_length=64)] = "fixed-time"
+    guard: Guard = Guard()
+
+
 class RolloutStarted(EventData, frozen=True):
     """``candidate`` is to be loaded beside the champion. Its weight is 0 until it is shifted.
 
     The rollout is named by the revision of this event. ``salt`` makes its sticky routing its own.
+    With ``strategy`` ``shadow`` it never gets a weight, and others may run beside it. ``min_ready``
+    (basis points of the live instances) must be ready before traffic moves. ``plan`` is None where a
+    person moves it by hand.
     """
 
     candidate: Version
     strategy: Annotated[str, msgspec.Meta(max_length=64)]
     salt: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     reason: Text = ""
+    plan: Plan | None = None
+    min_ready: BasisPoints = 10_000
 
 
 class RolloutShifted(EventData, frozen=True):
-    """The candidate of ``rollout`` answers ``weight`` basis points (0 … 10,000) of the keys."""
+    """The candidate of ``rollout`` answers ``weight`` basis points (0 … 10,000) of the keys, and scores
+    ``shadow`` basis points of them for nobody to see.
+
+    ``step`` is the place in the plan (from 0) that this carries out, None where a person moved it.
+    """
 
     rollout: int
-    weight: BasisPoints
+    weight: BasisPoints = 0
+    shadow: BasisPoints = 0
+    reason: Text = ""
+    step: StepNumber | None = None
+
+
+class RolloutPaused(EventData, frozen=True):
+    """The plan of ``rollout`` waits until it is resumed; the shares stay. ``step`` as in a shift."""
+
+    rollout: int
+    reason: Text = ""
+    step: StepNumber | None = None
+
+
+class RolloutResumed(EventData, frozen=True):
+    """The plan of ``rollout`` goes on with its next step."""
+
+    rollout: int
     reason: Text = ""
 
 
@@ -112,6 +171,8 @@ EVENT_TYPES: dict[str, type[EventData]] = {
         ("model.restored", ModelRestored),
         ("rollout.started", RolloutStarted),
         ("rollout.shifted", RolloutShifted),
+        ("rollout.paused", RolloutPaused),
+        ("rollout.resumed", RolloutResumed),
         ("rollout.promoted", RolloutPromoted),
         ("rollout.aborted", RolloutAborted),
     )

@@ -36,11 +36,35 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """What the instance computes with. Same version and numeric class: same bits."""
+    """What the instance computes with. Same version and numeric class: same bits.
+
+    ``opsets`` is the highest operator set of each domain that it runs (the standard domain is
+    ``ai.onnx``), ``ir_version`` the highest IR version; empty and 0 where the instance did not say.
+    """
 
     onnxruntime: str
     numeric_class: str
     modelwire: str
+    opsets: dict[str, int] = {}
+    ir_version: int = 0
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What an instance did for one version under one rollout (its revision; 0: under none).
+
+    Counts since it first answered under that rollout. ``variant`` is champion, candidate or shadow.
+    ``rate`` is answers a second. ``shed`` and ``failed`` are a shadow's: requests that were left out
+    since it was behind, and answers that the broker did not take.
+    """
+
+    rollout: int
+    version: int
+    variant: str
+    answered: int
+    rejected: int
+    rate: float = 0.0
+    shed: int = 0
+    failed: int = 0
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +74,7 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     none). ``answered`` and ``rejected`` count since the instance started; ``rate`` is answers a
     second since the last announcement. ``horizon_days_left`` counts whole days from ``at`` to the
     last day that the champion can answer for; it is None where the contract has no horizon.
+    ``lag`` is how many requests of its partitions it has not answered yet, None where it does not know.
     """
 
     instance: str
@@ -71,6 +96,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """An instance that says nothing for three of these is taken to be dead."""
     started_at: datetime
     at: datetime
+    lag: int | None = None
+    tallies: tuple[Tally, ...] = ()
 
 
 _encoder = msgspec.json.Encoder()

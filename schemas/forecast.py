@@ -16,6 +16,8 @@ class Variant(StrEnum):
 
     CHAMPION = "champion"
     CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    """On the shadow topic only: scored beside the answer, for nobody to see."""
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):

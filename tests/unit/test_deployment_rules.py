@@ -1,40 +1,59 @@
 """The rules of a deployment, example by example."""
 
+import inspect
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
+import click
 import msgspec
 import pytest
 
-from deployment.decisions import (
+from deployment import decisions, refusals
+from deployment.commands import (
+    Abort,
     Command,
+    Pause,
+    Promote,
     Refusal,
     Release,
+    Resume,
     Retire,
     Revoke,
+    Shift,
     Start,
     Strategy,
     Undo,
-    decide,
 )
+from deployment.decisions import decide
 from deployment.ledger import Ledger, StampVerdict, Unaccepted
-from deployment.routing import BUCKETS, Routing, bucket, route, routing_of
+from deployment.readiness import Fleet, Instance, Lack
+from deployment.routing import routing_of
 from deployment.state import BrokenLog, Deployment, Standing
+from modelwire.cli import modelwire
 from schemas.events import (
     EventData,
     ModelReleased,
     ModelRestored,
     ModelRevoked,
+    Plan,
+    PlanStep,
     RolloutAborted,
+    RolloutPaused,
     RolloutPromoted,
+    RolloutResumed,
     RolloutShifted,
     RolloutStarted,
     encode_event,
     new_event,
 )
-from schemas.forecast import Variant
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+Step = Command | EventData
+"""What the examples are made of: commands that must be allowed, and events as anybody may write them."""
 
 
 def digest(number: int) -> str:
@@ -55,7 +74,7 @@ def record(deployment: Deployment, data: EventData, commandid: str = "c") -> byt
     )
 
 
-def after(*steps: Command | EventData) -> Ledger:
+def after(*steps: Step) -> Ledger:
     """The ledger after these commands (which must be allowed) and bare events."""
     ledger = Ledger("sales")
     for number, step in enumerate(steps):
@@ -76,6 +95,34 @@ def live(number: int) -> Release:
 
 def start(version: int) -> Start:
     return Start(version, Strategy.BLUE_GREEN, salt="again")
+
+
+def canary(version: int, **more: Any) -> Start:
+    return Start(version, Strategy.CANARY, salt="canary", **more)
+
+
+def shadow(version: int, **more: Any) -> Start:
+    return Start(version, Strategy.SHADOW, salt="shadow", **more)
+
+
+def fleet(*prepared: tuple[int, ...]) -> Fleet:
+    """Live instances that have prepared these versions, one tuple each."""
+    return tuple(
+        Instance(f"sales-{number}", frozenset(versions)) for number, versions in enumerate(prepared)
+    )
+
+
+BOTH = (live(1), released(2))
+"""Version 1 is champion, 2 is released."""
+
+PLAN = Plan((PlanStep(shadow=500), PlanStep(weight=1_000), PlanStep(pause=True), PlanStep(5_000)))
+
+RUNNING = (*BOTH, canary(2, plan=PLAN))
+"""A canary that is named 5 and has made no step."""
+
+HALF_WAY = (*RUNNING, Shift(5, 5_000, None, fleet=()))
+SHADOWED = (*BOTH, shadow(2, share=100))
+"""A shadow that is named 5."""
 
 
 def code(ledger: Ledger, command: Command) -> str:
@@ -137,10 +184,19 @@ def test_revoking_a_candidate_aborts_its_rollout_first() -> None:
     assert decide(ledger.deployment, Revoke(2)) == (RolloutAborted(5), ModelRevoked(2))
 
 
-def test_undo_aborts_a_running_rollout_first() -> None:
-    """Undo leaves no candidate behind."""
+def test_undo_of_a_running_rollout_aborts_it_and_restores_nothing() -> None:
+    """The latest change of who answers is the rollout, not the champion before it."""
     ledger = after(live(1), live(2), released(3), RolloutStarted(3, "canary", "salt"))
-    assert decide(ledger.deployment, Undo(None)) == (RolloutAborted(8), ModelRestored(1, 2))
+    assert decide(ledger.deployment, Undo(None)) == (RolloutAborted(8),)
+    undone = after(*HALF_WAY, Undo(None)).deployment
+    assert (undone.champion, undone.previous, undone.rollout) == (1, None, None)
+
+
+def test_undo_to_a_version_aborts_a_running_rollout_first() -> None:
+    """The version named is champion, and no candidate is left behind; the candidate may be named."""
+    ledger = after(live(1), live(2), released(3), RolloutStarted(3, "canary", "salt"))
+    assert decide(ledger.deployment, Undo(1)) == (RolloutAborted(8), ModelRestored(1, 2))
+    assert decide(ledger.deployment, Undo(3)) == (RolloutAborted(8), ModelRestored(3, 2))
 
 
 @pytest.mark.parametrize("withdraw", [Revoke(1), Retire(1)])
@@ -153,45 +209,294 @@ def test_withdrawing_a_version_clears_it_as_previous(withdraw: Command) -> None:
     assert code(ledger, start(1)) in {"version-revoked", "version-retired"}
 
 
-@pytest.mark.parametrize(
-    ("steps", "command", "expected"),
-    [
-        ((), Undo(None), "no-champion"),
-        ((live(1),), Undo(None), "no-previous"),
-        ((live(1),), Undo(1), "already-champion"),
-        ((live(1),), Undo(9), "unknown-version"),
-        ((live(1),), start(1), "already-champion"),
-        ((live(1),), start(2), "unknown-version"),
-        ((live(1),), released(1), "already-released"),
-        ((live(1), released(2), Revoke(2)), released(2), "bundle-revoked"),
-        ((live(1),), Revoke(1), "no-previous"),
-        ((live(1),), Revoke(7), "unknown-version"),
-        ((live(1), released(2), Revoke(2)), Revoke(2), "already-revoked"),
-        ((live(1),), Retire(1), "in-service"),
-        ((live(1),), Retire(2), "unknown-version"),
-        ((live(1), released(2), Retire(2)), Retire(2), "version-retired"),
-        (
-            (live(1), released(2), RolloutStarted(2, "canary", "s")),
-            Retire(2),
-            "in-service",
-        ),
-        (
-            (live(1), released(2), released(3), RolloutStarted(2, "canary", "s")),
-            start(3),
-            "rollout-running",
-        ),
-        (
-            (live(1), released(2), RolloutStarted(2, "canary", "s")),
-            live(3),
-            "rollout-running",
-        ),
-    ],
-)
-def test_refusals_have_stable_codes(
-    steps: tuple[Command, ...], command: Command, expected: str
+FALLEN = (Instance("sales-0", frozenset({1}), {2: "runtime: opset 99"}), *fleet((1, 2)))
+"""One of two live instances has refused version 2."""
+
+REFUSED: list[tuple[str, tuple[Step, ...], Command, tuple[Step, ...], Command | None]] = [
+    # code, a deployment, a command that it refuses; what is done about it, and the command (None: the
+    # very same) that is allowed then
+    ("already-released", (live(1),), released(1), (), released(2)),
+    ("bundle-revoked", (*BOTH, Revoke(2)), released(2), (), released(3)),
+    ("rollout-running", RUNNING, live(3), (Abort(5),), None),
+    ("rollout-running", (*RUNNING, released(3)), start(3), (Abort(5),), None),
+    ("rollout-running", (*RUNNING, released(3)), canary(3), (Promote(5, ()),), None),
+    ("no-champion", (released(1),), canary(1), (live(2),), None),
+    ("no-champion", (released(1),), shadow(1), (live(2),), None),
+    ("no-champion", (), Release(digest(1), Strategy.CANARY, "s"), (live(2),), None),
+    ("no-champion", (), Undo(None), (live(1), live(2)), None),
+    (
+        "no-champion",
+        (released(1), RolloutStarted(1, "canary", "s")),
+        Shift(2, 100, None, ()),
+        (),
+        Promote(2, ()),
+    ),
+    ("unknown-version", (live(1),), start(2), (released(2),), None),
+    ("unknown-version", (live(1),), Undo(9), (released(2),), Undo(2)),
+    ("unknown-version", (live(1),), Revoke(2), (released(2),), None),
+    ("unknown-version", (live(1),), Retire(2), (released(2),), None),
+    ("already-champion", (live(1),), start(1), (live(2),), None),
+    ("already-champion", (live(1),), Undo(1), (live(2),), None),
+    ("version-revoked", (*BOTH, Revoke(2)), canary(2), (released(3),), canary(3)),
+    ("version-retired", (*BOTH, Retire(2)), Retire(2), (released(2),), Retire(3)),
+    ("version-retired", (*BOTH, Retire(2)), start(2), (released(2),), start(3)),
+    ("plan-without-canary", BOTH, Start(2, Strategy.SHADOW, "s", plan=PLAN), (), canary(2)),
+    ("plan-without-canary", BOTH, Start(2, Strategy.BLUE_GREEN, "s", plan=PLAN), (), start(2)),
+    ("already-shadowed", SHADOWED, shadow(2), (Abort(5),), None),
+    ("being-rolled-out", RUNNING, shadow(2), (Abort(5),), None),
+    ("fleet-refused", BOTH, canary(2, fleet=FALLEN), (), canary(2, fleet=FALLEN, min_ready=5_000)),
+    ("fleet-refused", BOTH, shadow(2, fleet=FALLEN), (), shadow(2, fleet=FALLEN[1:])),
+    ("fleet-refused", BOTH, Undo(2, fleet=FALLEN[:1]), (), Undo(2, fleet=FALLEN)),
+    ("rollout-over", (*RUNNING, Abort(5)), Abort(5), (canary(2),), Abort(7)),
+    ("rollout-over", RUNNING, Promote(4, ()), (), Promote(5, ())),
+    ("rollout-over", RUNNING, Shift(6, 100, None, ()), (), Shift(5, 100, None, ())),
+    ("rollout-over", RUNNING, Pause(4), (), Pause(5)),
+    ("rollout-over", (*RUNNING, Pause(5)), Resume(6), (), Resume(5)),
+    ("already-there", HALF_WAY, Shift(5, 5_000, 0, ()), (), Shift(5, 5_000, 100, ())),
+    ("shadow-has-no-traffic", SHADOWED, Shift(5, 1, None, ()), (), Shift(5, None, 1, ())),
+    ("shadow-has-no-traffic", SHADOWED, Promote(5, ()), (), start(2)),
+    (
+        "blue-green-is-whole",
+        (*BOTH, Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1,)))),
+        Shift(5, 10_000, None, ()),
+        (),
+        Promote(5, ()),
+    ),
+    (
+        "fleet-not-ready",
+        RUNNING,
+        Shift(5, 1, None, fleet((1,), (2,))),
+        (),
+        Shift(5, 1, None, fleet((1, 2), (2, 1))),
+    ),
+    ("fleet-not-ready", RUNNING, Promote(5, fleet((2,), (1,))), (), Promote(5, fleet((2,), (2,)))),
+    ("already-paused", (*RUNNING, Pause(5)), Pause(5), (Resume(5),), None),
+    ("not-paused", RUNNING, Resume(5), (Pause(5),), None),
+    ("paused", (*RUNNING, Pause(5)), Shift(5, 0, 500, (), step=0), (Resume(5),), None),
+    (
+        "not-the-next-step",
+        RUNNING,
+        Shift(5, 1_000, 0, (), step=1),
+        (Shift(5, 0, 500, (), step=0),),
+        None,
+    ),
+    (
+        "not-the-next-step",
+        (*RUNNING, Shift(5, 0, 500, (), step=0)),
+        Shift(5, 0, 500, (), step=0),
+        (),
+        Shift(5, 1_000, 0, (), step=1),
+    ),
+    ("not-the-next-step", (*BOTH, canary(2)), Pause(5, step=0), (), Pause(5)),
+    ("not-in-the-plan", RUNNING, Shift(5, 0, 501, (), step=0), (), Shift(5, 0, 500, (), step=0)),
+    ("not-in-the-plan", RUNNING, Pause(5, step=0), (), Pause(5)),
+    ("no-previous", (live(1),), Undo(None), (live(2),), None),
+    ("no-previous", (live(1),), Revoke(1), (live(2),), None),
+    ("already-revoked", (*BOTH, Revoke(2)), Revoke(2), (released(3),), Revoke(3)),
+    ("released-again", (*BOTH, Retire(2), released(2)), Revoke(2), (Revoke(3),), None),
+    ("in-service", (live(1),), Retire(1), (live(2),), None),
+    ("in-service", RUNNING, Retire(2), (Abort(5),), None),
+    ("in-service", SHADOWED, Retire(2), (Abort(5),), None),
+]
+
+
+@pytest.mark.parametrize(("expected", "steps", "command", "mended", "allowed"), REFUSED)
+def test_refusals_have_stable_codes_and_a_way_out(
+    expected: str,
+    steps: tuple[Step, ...],
+    command: Command,
+    mended: tuple[Step, ...],
+    allowed: Command | None,
 ) -> None:
-    """Each rule that says no has a code that programs may rely on."""
+    """Each rule that says no has a code that programs may rely on, and something makes it say yes."""
     assert code(after(*steps), command) == expected
+    assert not isinstance(decide(after(*steps, *mended).deployment, allowed or command), Refusal)
+
+
+def test_every_refusal_code_has_an_example() -> None:
+    """A new code needs a line above."""
+    written = set(
+        re.findall(
+            r'Refusal\(\s+f?"([a-z-]+)"', inspect.getsource(decisions) + inspect.getsource(refusals)
+        )
+    )
+    assert {"rollout-over", "already-paused"} <= written
+    assert written == {code for code, *_ in REFUSED} - {"version-revoked", "version-retired"}
+
+
+def test_what_a_refusal_tells_people_to_run_can_be_run() -> None:
+    """Each command in a remedy is one of the command line, and parses."""
+    for expected, steps, command, *_ in REFUSED:
+        refusal = decide(after(*steps).deployment, command)
+        assert isinstance(refusal, Refusal)
+        for told in re.findall(r"modelwire ([^;`]+)", refusal.remedy):
+            words = told.replace("SHARE", "10").replace("VERSION", "1").split()
+            found: click.Command = modelwire
+            while isinstance(found, click.Group):
+                inner = found.get_command(click.Context(found), words.pop(0))
+                assert inner is not None, (expected, told)
+                found = inner
+            found.make_context("modelwire", words)
+
+
+def test_a_refusal_says_which_instances_lack_what() -> None:
+    """Not ready, or refused with the reason: a line for each instance and version."""
+    refusal = decide(after(*RUNNING).deployment, Shift(5, 1, None, (*FALLEN, *fleet((2,)))))
+    assert isinstance(refusal, Refusal)
+    assert refusal.lacks == (
+        Lack("sales-0", 2, "refused (runtime: opset 99)"),
+        Lack("sales-0", 1, "not prepared yet"),
+    )
+    assert refusal.sentence == ("1 of 3 live instances have sales:1, sales:2 prepared, and 3 must")
+    assert str(refusal.lacks[0]) == "sales-0: version 2 refused (runtime: opset 99)"
+
+
+def test_blue_green_promotes_in_one_transaction_where_enough_are_ready() -> None:
+    """The whole share moves in one revision; the one before it moves nothing."""
+    ready = Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1, 2), (2,)))
+    ledger = after(*BOTH)
+    assert decide(ledger.deployment, ready) == (
+        RolloutStarted(2, "blue-green", "s"),
+        RolloutPromoted(5, 2),
+    )
+    switched = after(*BOTH, ready).deployment
+    assert (switched.champion, switched.previous, switched.rollout) == (2, 1, None)
+    assert switched.wanted() == (2, 1), "the old version stays warm until it is retired"
+
+
+def test_blue_green_waits_without_traffic_for_who_is_not_ready() -> None:
+    """Started alone: the version is loaded and warm, and the champion answers everything."""
+    waits = Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1, 2), (1,)))
+    waiting = after(*BOTH, waits).deployment
+    assert waiting.rollout is not None
+    assert (waiting.champion, waiting.rollout.weight) == (1, 0)
+    assert (waiting.required(), waiting.wanted()) == ((1,), (1, 2))
+    assert after(*BOTH, waits, Promote(5, fleet((2,)))).deployment.champion == 2
+    half = replace(waits, min_ready=5_000)
+    assert after(*BOTH, half).deployment.champion == 2
+    assert after(*BOTH, replace(waits, min_ready=0)).deployment.champion == 2
+
+
+def test_the_first_champion_waits_for_nobody() -> None:
+    """Instances that have nothing to answer with cannot be harmed."""
+    first = Release(digest(1), Strategy.BLUE_GREEN, "s", fleet=fleet((), ()))
+    assert after(first).deployment.champion == 1
+
+
+def test_a_release_may_start_any_rollout() -> None:
+    """One command names the version and begins what its strategy says."""
+    ledger = after(live(1))
+    shadowing = decide(ledger.deployment, Release(digest(2), Strategy.SHADOW, "s", "why"))
+    assert shadowing == (
+        ModelReleased(2, digest(2), "why"),
+        RolloutStarted(2, "shadow", "s", "why"),
+        RolloutShifted(5, 0, 10_000, "why"),
+    )
+    careful = Release(digest(2), Strategy.CANARY, "s", plan=PLAN, min_ready=9_000)
+    assert decide(ledger.deployment, careful) == (
+        ModelReleased(2, digest(2)),
+        RolloutStarted(2, "canary", "s", plan=PLAN, min_ready=9_000),
+    )
+
+
+def test_a_canary_goes_up_and_back_by_hand() -> None:
+    """Up where the fleet is ready; down always, though nobody is."""
+    ready, unready = fleet((1, 2)), fleet((1,), (2,))
+    up = after(*RUNNING, Shift(5, 100, None, ready), Shift(5, 10_000, 300, ready))
+    assert up.deployment.rollout is not None
+    assert (up.deployment.rollout.weight, up.deployment.rollout.shadow) == (10_000, 300)
+    assert up.deployment.required() == (1, 2)
+    down = decide(up.deployment, Shift(5, 9_999, None, unready))
+    assert down == (RolloutShifted(5, 9_999, 300),)
+    assert decide(up.deployment, Shift(5, None, 10_000, unready)) == (
+        RolloutShifted(5, 10_000, 10_000),
+    )
+
+
+def test_the_minimum_of_a_rollout_travels_in_its_event() -> None:
+    """At 90 % nine of ten are enough, and eight are not; whoever moves the rollout next."""
+    ledger = after(*BOTH, canary(2, min_ready=9_000))
+    nine = fleet(*[(1, 2)] * 9, (1,))
+    eight = fleet(*[(1, 2)] * 8, (1,), (2,))
+    assert not isinstance(decide(ledger.deployment, Shift(5, 100, None, nine)), Refusal)
+    assert code(ledger, Shift(5, 100, None, eight)) == "fleet-not-ready"
+
+
+def test_a_plan_is_carried_out_step_by_step() -> None:
+    """Each step once, in order; a pause in the plan is a step, one by hand is none."""
+    shares = fleet((1, 2))
+    ledger = after(
+        *RUNNING,
+        Shift(5, 0, 500, shares, step=0),
+        Pause(5, "lunch"),
+        Resume(5),
+        Shift(5, 1_000, 0, shares, step=1),
+        Pause(5, step=2),
+        Resume(5, "go on"),
+        Shift(5, 5_000, 0, shares, step=3),
+    )
+    assert [each.data for each in ledger.events[5:]] == [
+        RolloutShifted(5, 0, 500, step=0),
+        RolloutPaused(5, "lunch"),
+        RolloutResumed(5),
+        RolloutShifted(5, 1_000, 0, step=1),
+        RolloutPaused(5, step=2),
+        RolloutResumed(5, "go on"),
+        RolloutShifted(5, 5_000, 0, step=3),
+    ]
+    assert ledger.deployment.rollout is not None
+    assert (ledger.deployment.rollout.step, ledger.deployment.rollout.paused) == (3, False)
+    assert code(ledger, Shift(5, 0, 0, shares, step=4)) == "not-the-next-step"
+
+
+def test_a_pause_leaves_the_shares_and_a_hand_may_still_move_them() -> None:
+    """What is paused is the plan, not the traffic, nor the people."""
+    paused = after(*HALF_WAY, Pause(5))
+    assert paused.deployment.rollout is not None
+    assert (paused.deployment.rollout.weight, paused.deployment.rollout.paused) == (5_000, True)
+    moved = after(*HALF_WAY, Pause(5), Shift(5, 100, None, ())).deployment.rollout
+    assert moved is not None
+    assert (moved.weight, moved.paused) == (100, True)
+
+
+def test_several_shadows_run_beside_a_rollout() -> None:
+    """Each has its name; ending one leaves the others."""
+    ledger = after(*BOTH, released(3), released(4), shadow(2), shadow(3, share=100), canary(4))
+    assert {name: each.shadow for name, each in ledger.deployment.shadows.items()} == {
+        7: 10_000,
+        9: 100,
+    }
+    assert ledger.deployment.wanted() == (1, 4, 2, 3)
+    assert ledger.deployment.required() == (1,)
+    ended = after(*BOTH, released(3), shadow(2), shadow(3), Abort(6)).deployment
+    assert list(ended.shadows) == [8]
+
+
+def test_a_shadow_ends_when_its_version_gets_another_part() -> None:
+    """Nothing shadows itself: not a candidate, not a champion."""
+    ledger = after(*SHADOWED)
+    assert decide(ledger.deployment, canary(2)) == (
+        RolloutAborted(5),
+        RolloutStarted(2, "canary", "canary"),
+    )
+    assert decide(ledger.deployment, start(2)) == (
+        RolloutAborted(5),
+        RolloutStarted(2, "blue-green", "again"),
+        RolloutPromoted(8, 2),
+    )
+    assert decide(ledger.deployment, Undo(2)) == (RolloutAborted(5), ModelRestored(2, 1))
+    assert decide(ledger.deployment, Revoke(2)) == (RolloutAborted(5), ModelRevoked(2))
+
+
+def test_a_shadow_of_the_candidate_that_somebody_else_began_ends_with_the_promotion() -> None:
+    """The fold takes such a log; the champion does not shadow itself, and can be revoked."""
+    steps = (*RUNNING, RolloutStarted(2, "shadow", "s"))
+    promoted = after(*steps, Promote(5, ()))
+    assert promoted.deployment.champion == 2
+    assert not promoted.deployment.shadows
+    also = (*BOTH, RolloutStarted(2, "canary", "c"), RolloutStarted(2, "shadow", "s"))
+    revoked = after(*also, RolloutPromoted(5, 2), Revoke(2)).deployment
+    assert (revoked.champion, revoked.shadows) == (1, {})
 
 
 def test_a_retired_bundle_may_be_released_again() -> None:
@@ -222,9 +527,7 @@ def test_a_retired_bundle_may_be_released_again() -> None:
         ((live(1), released(2), RolloutStarted(2, "canary", "s")), ModelRevoked(2)),
     ],
 )
-def test_the_fold_refuses_what_no_writer_may_say(
-    steps: tuple[Command, ...], data: EventData
-) -> None:
+def test_the_fold_refuses_what_no_writer_may_say(steps: tuple[Step, ...], data: EventData) -> None:
     """A log that would put a withdrawn or unknown version into service stops its reader."""
     ledger = after(*steps)
     before = ledger.deployment
@@ -295,18 +598,3 @@ def test_required_and_wanted_versions() -> None:
     assert started.rollout is not None
     shifted = replace(started, rollout=replace(started.rollout, weight=1))
     assert shifted.required() == (2, 3)
-
-
-def test_the_hash_of_routing_is_pinned() -> None:
-    """Another language must reproduce these buckets: they are part of the wire format."""
-    keys = (b"", b"United Kingdom|85123A", b"\xff")
-    assert [bucket("salt", key) for key in keys] == [8063, 6298, 2505]
-    assert BUCKETS == 10_000
-
-
-def test_without_a_key_the_request_id_decides() -> None:
-    """A request without a key is sticky by its id."""
-    routing = Routing(1, 2, 5_000, "salt")
-    by_id = [route(routing, None, f"r{n}") for n in range(200)]
-    assert by_id == [route(routing, f"r{n}".encode(), "other") for n in range(200)]
-    assert set(by_id) == set(Variant)
