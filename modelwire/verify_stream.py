@@ -3,16 +3,18 @@
 from dataclasses import astuple
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from adapters.kafka import CLIENT_LOG, client_config, require_topics, topic_names
+from adapters.output import TABLE, as_text, output_option
 from adapters.settings import load_settings
-from modelwire.checker import Kind, Report, StreamUnreadable, Topics, check_topics
+from modelwire.checker import Kind, Report, Share, StreamUnreadable, Topics, check_topics
 from schemas.errors import ModelwireError, UsageProblem
 
 UNCLEAN = 1
+BASIS_POINTS = 10_000
+BY_CONTROL_LOG = (Kind.WRONG_VERSION, Kind.WRONG_VARIANT)
 
 
 @click.command("verify-stream")
@@ -20,7 +22,7 @@ UNCLEAN = 1
 @click.option("--requests", help="Topic of the requests.  [default: the model's]")
 @click.option("--results", help="Topic of the forecasts.  [default: the model's]")
 @click.option("--rejections", help="Topic of the rejections.  [default: the model's]")
-@click.option("--control", help="Control log; without one versions are not judged.")
+@click.option("--control", help="Control log; without one versions and variants are not judged.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -28,7 +30,7 @@ UNCLEAN = 1
     metavar="SECONDS",
     help="Await missing answers for up to this long.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@output_option
 def verify_stream(
     model: str | None,
     requests: str | None,
@@ -64,10 +66,10 @@ def verify_stream(
         report = check_topics(client_config(settings), topics, wait_seconds=wait)
     except StreamUnreadable as error:
         raise ModelwireError(str(error), hint="is the broker up? modelwire doctor") from error
-    if output == "json":
-        click.echo(msgspec.json.encode(report.as_json()).decode())
-    else:
+    if output == TABLE:
         _show(report)
+    else:
+        click.echo(as_text(output, report.as_json()))
     return 0 if report.clean else UNCLEAN
 
 
@@ -79,17 +81,36 @@ def _show(report: Report) -> None:
         table.add_row(name, f"{getattr(report, name):,}")
     for kind in Kind:
         count = getattr(report, kind)
-        if kind is Kind.WRONG_VERSION and not report.version_checked:
+        if kind in BY_CONTROL_LOG and not report.version_checked:
             table.add_row(kind, "not checked")
         else:
             table.add_row(kind, f"{count:,}", style="bold red" if count else None)
+    if report.variant_unchecked:
+        table.add_row("variant_unchecked", f"{report.variant_unchecked:,}")
     for version, count in report.versions.items():
         table.add_row(f"by version {version}", f"{count:,}")
     console = Console()
     console.print(table)
+    if report.shares:
+        console.print(_shares(report.shares))
     for finding in report.findings:
         console.print(f"{finding.kind}: {finding.sentence}", highlight=False, markup=False)
     if report.control_problem:
         console.print(report.control_problem, highlight=False, markup=False)
-    if report.share_unchecked:
-        console.print("the share of a candidate between 0 and 100 % is not checked")
+
+
+def _shares(shares: tuple[Share, ...]) -> Table:
+    """A row for each rollout and weight: the candidate's share as it was to be and as it was seen."""
+    table = Table("rollout", "weight", "expected", "of keys", "of requests", title="shares")
+    for column in table.columns:
+        column.justify = "right"
+    for share in shares:
+        sampled = f" (1 in {share.one_in})" if share.one_in > 1 else ""
+        table.add_row(
+            f"{share.rollout}, version {share.version}",
+            f"{share.weight:,}",
+            f"{share.weight / BASIS_POINTS:.2%}",
+            f"{share.keys.share:.2%} of {share.keys.total:,}{sampled}",
+            f"{share.answers.share:.2%} of {share.answers.total:,}",
+        )
+    return table

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     REVISION_REGRESSION = "revision_regressions"
     WRONG_ECHO = "wrong_echo"
     WRONG_VERSION = "wrong_version"
+    WRONG_VARIANT = "wrong_variant"
     WRONG_PARTITION = "wrong_partition"
     UNKNOWN = "unknown"
 
@@ -43,9 +44,46 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """A number for each variant."""
+
+    champion: int
+    candidate: int
+
+    @property
+    def total(self) -> int:
+        """Of both."""
+        return self.champion + self.candidate
+
+    @property
+    def share(self) -> float:
+        """The candidate's part, 0 … 1; of nothing it is 0."""
+        return self.candidate / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What was seen of one split: the rollout (by the revision that started it) at one weight.
+
+    ``version`` is the candidate, ``weight`` its share to be, in basis points. ``answers`` counts the
+    answers of each variant. ``keys`` counts the distinct keys among them, or the request ids where
+    there is no key: all of them where ``one_in`` is 1, else a uniform sample of one in so many. A
+    key that both variants answered counts for both.
+    """
+
+    rollout: int
+    version: int
+    weight: int
+    answers: Tally
+    keys: Tally
+    one_in: int
+
+
+@dataclass(frozen=True)
 class Report:
-    """The counts. ``versions`` maps a version to its forecasts; ``control_problem`` is empty or says
-    why the control log cannot be trusted."""
+    """The counts. ``versions`` maps a version to its forecasts; ``variant_unchecked`` counts answers
+    whose variant could not be judged; ``control_problem`` is empty or says why the control log cannot
+    be trusted."""
 
     requests: int
     forecasts: int
@@ -55,11 +93,13 @@ class Report:
     revision_regressions: int
     wrong_echo: int
     wrong_version: int
+    wrong_variant: int
     wrong_partition: int
     unknown: int
     versions: Mapping[int, int]
     version_checked: bool
-    share_unchecked: bool
+    variant_unchecked: int
+    shares: tuple[Share, ...]
     control_problem: str
     findings: tuple[Finding, ...]
 

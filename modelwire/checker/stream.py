@@ -9,6 +9,7 @@ import msgspec
 
 from modelwire.checker.log import Log, fold
 from modelwire.checker.report import Finding, Kind, Record, Report
+from modelwire.checker.routes import Routes
 from modelwire.checker.wire import (
     NOT_JSON,
     Answer,
@@ -63,10 +64,11 @@ class _Claim:
 class StreamCheck:
     """Takes records in the order of each partition and counts what is wrong.
 
-    Call ``take_request`` for the requests that are due, then ``take_forecast`` and
-    ``take_rejection``, then, where ``orphans`` is not 0, ``take_request(record, due=False)`` for the
-    requests that came meanwhile, then ``report``. Answers to requests below ``first_held`` (partition
-    -> offset) are passed over.
+    Call ``take_control`` where there is a control log, ``take_request`` for the requests that are due,
+    then ``take_forecast`` and ``take_rejection``, then, where ``orphans`` is not 0,
+    ``take_request(record, due=False)`` for the requests that came meanwhile, then ``take_control``
+    again where the log may have grown, then ``report``. Answers to requests below ``first_held``
+    (partition -> offset) are passed over.
     """
 
     def __init__(
@@ -86,7 +88,10 @@ class StreamCheck:
         self._forecasts = 0
         self._rejections = 0
         self._versions: Counter[int] = Counter()
-        self._claims: dict[tuple[int, int, str, str], _Claim] = {}
+        self._claims: dict[tuple[int, int, str, str, bool], _Claim] = {}
+        self._log: Log | None = None
+        self._control_problem = ""
+        self._routes = Routes()
         self._newest: dict[tuple[str, int, int], int] = {}
         self._orphans: list[tuple[Record, Answer, bool]] = []
         self._due = 0
@@ -101,6 +106,21 @@ class StreamCheck:
     def orphans(self) -> int:
         """How many answers name a request that has not been seen."""
         return len(self._orphans)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether answers wait to be judged until more of the control log is known."""
+        return self._routes.is_behind
+
+    def take_control(self, values: Iterable[bytes]) -> None:
+        """The control log as it is now: its records' values, from the first. Never called: no answer is
+        judged by it. Called again, the log must begin with what it held before."""
+        log = fold(values)
+        if self._log is not None and not log.extends(self._log):
+            self._control_problem = "the control log was rewritten while it was read"
+        self._log = log
+        for problem in self._routes.learn(log):
+            self._note(Kind.WRONG_VARIANT, problem)
 
     def take_request(self, record: Record, *, due: bool = True) -> None:
         """A request. Raises ValueError where offsets of a partition do not rise."""
@@ -137,17 +157,18 @@ class StreamCheck:
             return
         self._take(record, answer, is_forecast=False)
 
-    def report(self, control: Iterable[bytes] | None = None) -> Report:
-        """The counts. ``control`` holds the values of the control log's records, from the first."""
+    def report(self) -> Report:
+        """The counts."""
         orphans, self._orphans = self._orphans, []
         for record, answer, is_forecast in orphans:
             self._take(record, answer, is_forecast=is_forecast)
         for record, answer, _ in self._orphans:
             self._note_orphan(record, answer)
         self._judge_requests()
-        log = None if control is None else fold(control)
+        log = self._log
         if log is not None:
             self._judge_versions(log)
+        shares = self._routes.finish()
         return Report(
             requests=self._due + self._late_answered(),
             forecasts=self._forecasts,
@@ -155,8 +176,9 @@ class StreamCheck:
             **{kind.value: self._counts[kind] for kind in Kind},
             versions=dict(sorted(self._versions.items())),
             version_checked=log is not None,
-            share_unchecked=log is not None and any(s.is_split for s in log.states),
-            control_problem="" if log is None else log.problem,
+            variant_unchecked=self._routes.unchecked,
+            shares=shares,
+            control_problem=self._control_problem or ("" if log is None else log.problem),
             findings=tuple(self._findings),
         )
 
@@ -180,9 +202,13 @@ class StreamCheck:
                 Kind.WRONG_PARTITION,
                 f"the forecast at {record} answers partition {source.partition}",
             )
-        claim = (answer.revision, answer.version, answer.digest, answer.variant)
-        known = self._claims.setdefault(claim, _Claim(0, str(record)))
+        claim = (answer.revision, answer.version, answer.digest, answer.variant, is_forecast)
+        known = self._claims.get(claim)
+        if known is None:
+            known = self._claims[claim] = _Claim(0, str(record))
         known.count += 1
+        if self._log is not None and (is_forecast or answer.version):
+            self._check_variant(record, answer, is_forecast=is_forecast)
 
     def _check_order_of_answers(
         self, record: Record, answer: Answer, columns: _Partition, slot: int
@@ -217,6 +243,14 @@ class StreamCheck:
                 f"the answer at {record} to {_where(answer)} does not echo its {parts}",
             )
 
+    def _check_variant(self, record: Record, answer: Answer, *, is_forecast: bool) -> None:
+        sticky = record.key
+        if sticky is None:
+            sticky = answer.request_id.encode() if is_forecast else _request_id_of(record)
+        problem = self._routes.take(record, answer.revision, answer.variant, sticky)
+        if problem:
+            self._note(Kind.WRONG_VARIANT, problem)
+
     def _judge_requests(self) -> None:
         for number, columns in sorted(self._partitions.items()):
             newest = 0
@@ -238,8 +272,8 @@ class StreamCheck:
                     )
 
     def _judge_versions(self, log: Log) -> None:
-        for (revision, version, digest, variant), claim in self._claims.items():
-            problem = log.judge(revision, version, digest, variant)
+        for (revision, version, digest, variant, is_forecast), claim in self._claims.items():
+            problem = log.judge(revision, version, digest, variant, is_forecast=is_forecast)
             if problem:
                 self._note(
                     Kind.WRONG_VERSION,
@@ -288,17 +322,28 @@ def check(
 ) -> Report:
     """The report on records that are all at hand, each iterable in the order of its partitions."""
     stream = StreamCheck(requests_topic, same_partitions=same_partitions)
+    if control is not None:
+        stream.take_control(control)
     for record in requests:
         stream.take_request(record)
     for record in forecasts:
         stream.take_forecast(record)
     for record in rejections:
         stream.take_rejection(record)
-    return stream.report(control)
+    return stream.report()
 
 
 def _echo_of(record: Record, timestamp: int, request_id: str, inputs: msgspec.Raw) -> int:
     return hash((record.key, timestamp, request_id, bytes(inputs)))
+
+
+def _request_id_of(rejection: Record) -> bytes | None:
+    if is_enveloped(rejection):
+        return None
+    try:
+        return decode_envelope(rejection.value or b"").request_id.encode()
+    except NOT_JSON:
+        return None
 
 
 def _where(answer: Answer) -> str:

@@ -30,7 +30,7 @@ class StreamUnreadable(Exception):
 
 @dataclass(frozen=True)
 class Topics:
-    """What to read. Without a control log, versions are counted and not judged."""
+    """What to read. Without a control log, versions are counted, and neither they nor variants judged."""
 
     requests: str
     results: str
@@ -55,6 +55,7 @@ def check_topics(config: Mapping[str, Any], topics: Topics, *, wait_seconds: flo
             same_partitions=requests.partitions == results.partitions,
             first_held=requests.first_offsets(),
         )
+        _take_control(config, topics, stream)
         for record in requests.to_end():
             stream.take_request(record)
         while True:
@@ -64,14 +65,21 @@ def check_topics(config: Mapping[str, Any], topics: Topics, *, wait_seconds: flo
                 stream.take_rejection(record)
             if not stream.unanswered or time.monotonic() >= deadline:
                 break
+            if stream.is_behind:
+                _take_control(config, topics, stream)
             time.sleep(POLL_SECONDS)
         if stream.orphans:
             for record in requests.to_end():
                 stream.take_request(record, due=False)
-    if topics.control is None:
-        return stream.report()
-    with _TopicReader(config, topics.control) as control:
-        return stream.report(record.value or b"" for record in control.to_end())
+    _take_control(config, topics, stream)
+    return stream.report()
+
+
+def _take_control(config: Mapping[str, Any], topics: Topics, stream: StreamCheck) -> None:
+    """The whole control log as it is now, where there is one."""
+    if topics.control is not None:
+        with _TopicReader(config, topics.control) as control:
+            stream.take_control(record.value or b"" for record in control.to_end())
 
 
 class _TopicReader:

@@ -10,6 +10,69 @@ import msgspec
 
 from modelwire.checker.report import Record
 
+BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+
+
+class Released(msgspec.Struct, frozen=True):
+    """A bundle got its number."""
+
+    version: int
+    digest: str
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The version must never answer again."""
+
+    version: int
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A candidate, without traffic so far; with the strategy ``shadow`` it never gets any."""
+
+    candidate: int
+    strategy: str
+    salt: str
+
+
+class Shifted(msgspec.Struct, frozen=True):
+    """The candidate's weight; one that is not named is 0."""
+
+    rollout: int
+    weight: BasisPoints = 0
+
+
+class Promoted(msgspec.Struct, frozen=True):
+    """The candidate is champion."""
+
+    rollout: int
+    version: int
+
+
+class Aborted(msgspec.Struct, frozen=True):
+    """The rollout is over."""
+
+    rollout: int
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """A version is champion again."""
+
+    version: int
+
+
+EventData = Released | Revoked | Started | Shifted | Promoted | Aborted | Restored
+
+EVENTS: dict[str, type[EventData]] = {
+    "io.modelwire.model.released.v1": Released,
+    "io.modelwire.model.revoked.v1": Revoked,
+    "io.modelwire.rollout.started.v1": Started,
+    "io.modelwire.rollout.shifted.v1": Shifted,
+    "io.modelwire.rollout.promoted.v1": Promoted,
+    "io.modelwire.rollout.aborted.v1": Aborted,
+    "io.modelwire.model.restored.v1": Restored,
+}
+"""The control events that change who answers; all others only count as revisions."""
+
 
 class Envelope(msgspec.Struct, frozen=True):
     """A request, as far as an answer echoes it."""

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections import UserDict
+from collections.abc import Callable, KeysView
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,10 +12,11 @@ from click.testing import CliRunner
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from modelwire.checker import Kind, StreamUnreadable, Topics, check_topics
+from modelwire.checker import Kind, StreamUnreadable, Tally, Topics, check_topics
 from modelwire.verify_stream import verify_stream
 from schemas.errors import NotFound, UsageProblem
 from tests.conftest import RunningStack
+from tests.fleet import wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -40,27 +43,32 @@ class Stream:
         self._transactional.init_transactions()
         self._model = model
         self._sent = [0, 0]
+        self._revision = 0
+        self._head: str | None = None
 
     def release(self) -> None:
-        """A control log in which version 1 answers from revision 2."""
-        previous = None
-        for revision, what, data in (
-            (1, "model.released", {"version": 1, "digest": DIGEST}),
-            (2, "rollout.promoted", {"rollout": 1, "version": 1}),
-        ):
-            event = {
-                "specversion": "1.0",
-                "type": f"io.modelwire.{what}.v1",
-                "subject": self._model,
-                "sequence": str(revision),
-                "data": data,
-            }
-            if previous is not None:
-                event["previous"] = previous
-            raw = json.dumps(event).encode()
-            previous = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-            self._plain.produce(str(self.topics.control), raw)
-            assert self._plain.flush(10) == 0
+        """A control log in which version 1 answers from revision 3, and version 2 has come by 4."""
+        self.append("model.released", {"version": 1, "digest": DIGEST})
+        self.append("rollout.started", {"candidate": 1, "strategy": "blue-green", "salt": "s"})
+        self.append("rollout.promoted", {"rollout": 2, "version": 1})
+        self.append("model.released", {"version": 2, "digest": DIGEST})
+
+    def append(self, what: str, data: dict[str, object]) -> None:
+        """One more event on the control log."""
+        self._revision += 1
+        event = {
+            "specversion": "1.0",
+            "type": f"io.modelwire.{what}.v1",
+            "subject": self._model,
+            "sequence": str(self._revision),
+            "data": data,
+        }
+        if self._head is not None:
+            event["previous"] = self._head
+        raw = json.dumps(event).encode()
+        self._head = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        self._plain.produce(str(self.topics.control), raw)
+        assert self._plain.flush(10) == 0
 
     def ask(self, partition: int, count: int) -> list[tuple[int, int]]:
         """Write requests; returns where they lie."""
@@ -86,7 +94,14 @@ class Stream:
             self._transactional.abort_transaction()
 
     def forecast(
-        self, partition: int, offset: int, *, revision: int = 2, version: int = 1, item: str = "a"
+        self,
+        partition: int,
+        offset: int,
+        *,
+        revision: int = 3,
+        version: int = 1,
+        item: str = "a",
+        variant: str = "champion",
     ) -> tuple[str, bytes, int]:
         """The forecast of a request."""
         value = {
@@ -95,7 +110,7 @@ class Stream:
             "outputs": {"sales": 1.5},
             "version": version,
             "digest": DIGEST,
-            "variant": "champion",
+            "variant": variant,
             "revision": revision,
             "source": {
                 "topic": self.topics.requests,
@@ -113,7 +128,7 @@ def _request(partition: int, offset: int) -> bytes:
 
 @pytest.fixture
 def stream(stack: RunningStack, model: str) -> Stream:
-    """Empty topics of a new model, with version 1 released."""
+    """Empty topics of a new model, with version 1 as its champion."""
     made = Stream(stack.bootstrap_servers, model)
     made.release()
     return made
@@ -165,6 +180,7 @@ def test_each_planted_fault_is_found(stream: Stream) -> None:
         Kind.REVISION_REGRESSION: 1,
         Kind.WRONG_ECHO: 1,
         Kind.WRONG_VERSION: 2,
+        Kind.WRONG_VARIANT: 0,
         Kind.WRONG_PARTITION: 0,
         Kind.UNKNOWN: 0,
     }
@@ -173,6 +189,58 @@ def test_each_planted_fault_is_found(stream: Stream) -> None:
     assert f"{stream.topics.requests}/0/0" in named[Kind.DOUBLED]
     assert f"{stream.topics.requests}/0/7" in named[Kind.REVISION_REGRESSION]
     assert f"{stream.topics.requests}/0/3" in named[Kind.WRONG_ECHO]
+
+
+def start_canary(stream: Stream) -> None:
+    """Version 2 is to answer the buckets below 5,000 from revision 6 on."""
+    stream.append("rollout.started", {"candidate": 2, "strategy": "canary", "salt": "salt"})
+    stream.append("rollout.shifted", {"rollout": 5, "weight": 5_000})
+
+
+def test_an_answer_by_the_wrong_variant_is_found(
+    stream: Stream, run: Callable[..., tuple[int, str]]
+) -> None:
+    """The bucket of "key" under "salt" is the champion's at half of the traffic: pinned here."""
+    start_canary(stream)
+    asked = stream.ask(0, 3)
+    stream.answer(*(stream.forecast(*where, revision=6) for where in asked[:2]))
+    stream.answer(stream.forecast(*asked[2], revision=6, version=2, variant="candidate"))
+    report = check_topics(stream.config, stream.topics)
+    assert {kind: getattr(report, kind) for kind in Kind if getattr(report, kind)} == {
+        Kind.WRONG_VARIANT: 1
+    }
+    code, said = run()
+    assert code == 1
+    assert re.search(r"5, version 2 +│ +5,000 +│ +50\.00% +│ +50\.00% of 2 +│ +33\.33% of 3", said)
+    assert f"wrong_variant: the answer at {stream.topics.results}/0/" in said
+
+
+class Connections(UserDict[str, str]):
+    """How to connect; ``made`` counts the clients that were made with it: one for each reading of the
+    control log, after one for each other topic."""
+
+    made = 0
+
+    def keys(self) -> KeysView[str]:
+        """Read once for each client."""
+        self.made += 1
+        return super().keys()
+
+
+def test_a_split_that_begins_while_the_check_waits_is_judged(stream: Stream) -> None:
+    """Answers at a revision that was not in the log when it was read first are held to it too."""
+    asked = stream.ask(0, 3)
+    stream.answer(stream.forecast(*asked[0], revision=6))
+    stream.answer(stream.forecast(*asked[1], revision=6, version=2, variant="candidate"))
+    config = Connections(stream.config)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(check_topics, config, stream.topics, wait_seconds=WAIT_SECONDS)
+        wait_for("another look at the control log", lambda: config.made > 3 + 1)
+        start_canary(stream)
+        stream.answer(stream.forecast(*asked[2], revision=6))
+        report = waiting.result()
+    assert (report.lost, report.wrong_version, report.wrong_variant) == (0, 0, 1)
+    assert (report.shares[0].answers, report.variant_unchecked) == (Tally(2, 1), 0)
 
 
 def test_the_check_waits_for_answers_that_come(stream: Stream) -> None:

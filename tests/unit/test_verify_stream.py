@@ -5,163 +5,35 @@ tests also hold the two against each other.
 """
 
 import ast
-from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import modelwire.checker
-from deployment.decisions import (
-    Command,
-    Refusal,
-    Release,
-    Retire,
-    Revoke,
-    Start,
-    Strategy,
-    Undo,
-    decide,
+from deployment.commands import Release, Revoke
+from modelwire.checker import Kind, Record, StreamCheck
+from schemas.rejection import ENVELOPE_HEADER
+from tests.unit.checked_streams import (
+    ANSWERED,
+    ASKED,
+    BLUE_GREEN,
+    DIGESTS,
+    REQUESTS,
+    SWAP,
+    control_log,
+    forecast,
+    judge,
+    only,
+    rejection,
+    request,
+    rewritten,
 )
-from deployment.state import empty, fold
-from modelwire.checker import Kind, Record, Report, StreamCheck, check
-from modelwire.checker.log import fold as fold_independently
-from schemas.events import EventData, RolloutShifted, RolloutStarted, decode_event, encode_event
-from schemas.events import new_event as event_of
-from schemas.forecast import Forecast, Source, Variant, encode_forecast
-from schemas.rejection import ENVELOPE_HEADER, Rejection, rejection_headers
-
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-DIGESTS = {version: f"sha256:{version:064x}" for version in range(1, 5)}
-REQUESTS = "m.requests"
-
-
-def control_log(commands: Iterable[Command]) -> list[bytes]:
-    """The log that the commands give; a refused command adds nothing."""
-    deployment, values = empty("m"), []
-    for number, command in enumerate(commands):
-        events = decide(deployment, command)
-        if isinstance(events, Refusal):
-            continue
-        for data in events:
-            raw = append(data, deployment.revision + 1, deployment.head, f"c{number}")
-            values.append(raw)
-            deployment = fold(deployment, decode_event(raw))
-    return values
-
-
-def append(data: EventData, revision: int, previous: str | None, command: str = "c") -> bytes:
-    """An event as it stands in the log."""
-    return encode_event(
-        event_of(
-            data,
-            model="m",
-            revision=revision,
-            previous=previous,
-            commandid=command,
-            actor="test",
-            time=NOW,
-        )
-    )
-
-
-BLUE_GREEN = Strategy.BLUE_GREEN
-SWAP = control_log(
-    [
-        Release(DIGESTS[1], BLUE_GREEN, "s1"),  # revisions 1, 2, 3: version 1 answers from 3
-        Release(DIGESTS[2], BLUE_GREEN, "s2"),  # revisions 4, 5, 6: version 2 answers from 6
-    ]
-)
-
-
-def request(partition: int, offset: int, item: str = "a") -> Record:
-    """A request record."""
-    name = f"{partition}-{offset}"
-    value = f'{{"request_id": "{name}", "inputs": {{"item": "{item}"}}}}'.encode()
-    return Record(REQUESTS, partition, offset, 1_000 + offset, item.encode(), value)
-
-
-def forecast(
-    asked: Record, at: int, *, revision: int = 3, version: int = 1, item: str = "a"
-) -> Record:
-    """The forecast that answers ``asked``, at offset ``at`` of the same partition."""
-    value = encode_forecast(
-        Forecast(
-            request_id=f"{asked.partition}-{asked.offset}",
-            inputs=msgspec.Raw(f'{{"item": "{item}"}}'.encode()),
-            outputs={"sales": 1.5},
-            model="m",
-            version=version,
-            digest=DIGESTS[version],
-            variant=Variant.CHAMPION,
-            revision=revision,
-            source=source_of(asked),
-            scored_at=NOW,
-            instance="m-0",
-        )
-    )
-    return Record("m.results", asked.partition, at, 2_000, asked.key, value)
-
-
-def rejection(asked: Record, at: int, *, revision: int = 3, routed: bool = False) -> Record:
-    """The rejection of ``asked``, before it was routed or after."""
-    said = Rejection(
-        reason="wrong-type",
-        detail="…",
-        model="m",
-        version=1 if routed else 0,
-        variant="champion" if routed else "",
-        digest=DIGESTS[1] if routed else "",
-        revision=revision,
-        source=source_of(asked),
-        instance="m-0",
-    )
-    headers = tuple(rejection_headers(said))
-    return Record("m.rejections", 0, at, 2_000, asked.key, asked.value, headers)
-
-
-def source_of(asked: Record) -> Source:
-    """Where a request lies."""
-    return Source(asked.topic, asked.partition, asked.offset, asked.timestamp)
-
-
-ASKED = [request(partition, offset) for partition in (0, 1) for offset in range(4)]
-ANSWERED = [forecast(asked, asked.offset) for asked in ASKED]
-
-
-def judge(
-    answers: Iterable[Record] = ANSWERED,
-    *,
-    asked: Iterable[Record] = ASKED,
-    rejections: Iterable[Record] = (),
-    control: Iterable[bytes] | None = SWAP,
-) -> Report:
-    """The report on a stream."""
-    return check(asked, answers, rejections, control, requests_topic=REQUESTS, same_partitions=True)
-
-
-def rewritten(answer: Record, old: str, new: str) -> Record:
-    """The answer with another text in the place of ``old``, which must be there."""
-    assert answer.value is not None
-    assert answer.value.count(old.encode()) == 1
-    return replace(answer, value=answer.value.replace(old.encode(), new.encode()))
-
-
-def only(report: Report, kind: Kind, count: int = 1) -> str:
-    """The sentence on the one kind of fault in the report; fails where there is another."""
-    assert {each: getattr(report, each) for each in Kind} == dict.fromkeys(Kind, 0) | {kind: count}
-    assert not report.clean
-    assert {finding.kind for finding in report.findings} == {kind}
-    return report.findings[0].sentence
 
 
 def test_a_stream_without_a_fault_is_clean() -> None:
     """Forecasts, rejections routed or not, and enveloped ones: all counted, nothing found."""
-    refused = [rejection(ASKED[6], 0), rejection(ASKED[7], 1, routed=True)]
+    refused = [rejection(ASKED[6], 0), rejection(ASKED[7], 1, version=1)]
     report = judge(ANSWERED[:6], rejections=refused)
     assert report.clean
     assert (report.requests, report.forecasts, report.rejections) == (8, 6, 2)
@@ -277,6 +149,12 @@ def test_an_answer_by_a_version_that_the_log_did_not_route_to_is_found(
     assert judge(answers, asked=ASKED[:3]).wrong_version == 1
 
 
+def test_a_forecast_of_no_version_is_a_wrong_version() -> None:
+    """Version 0 is for a rejection from before the routing; a forecast was made by something."""
+    nobody = rewritten(ANSWERED[0], '"version":1', '"version":0')
+    assert "version 0" in only(judge([nobody, *ANSWERED[1:]]), Kind.WRONG_VERSION)
+
+
 def test_a_wrong_digest_is_a_wrong_version() -> None:
     """The version's number alone does not prove which bundle answered."""
     answers = [rewritten(ANSWERED[0], DIGESTS[1], DIGESTS[3]), *ANSWERED[1:]]
@@ -300,31 +178,28 @@ def test_a_revoked_version_may_answer_only_before_its_revocation() -> None:
     assert "had been revoked" in only(report, Kind.WRONG_VERSION)
 
 
-def test_while_traffic_is_split_either_variant_is_right_and_the_report_says_so() -> None:
-    """Between 0 and 10,000 basis points the share is not checked; at 10,000 only one is right."""
-
-    def log(weight: int) -> list[bytes]:
-        values = list(SWAP)
-        for revision, data in (
-            (7, RolloutStarted(1, "canary", "s")),
-            (8, RolloutShifted(7, weight)),
-        ):
-            values.append(append(data, revision, decode_event(values[-1]).hash))
-        return values
-
-    answer = forecast(ASKED[0], 0, revision=8, version=2)
-    for weight, wrong in ((0, 0), (1, 0), (9_999, 0), (10_000, 1)):
-        report = judge([answer], asked=ASKED[:1], control=log(weight))
-        assert report.wrong_version == wrong
-        assert report.share_unchecked is (0 < weight < 10_000)
-
-
 def test_a_broken_control_log_is_not_clean() -> None:
     """A log that lost an event cannot vouch for an answer; a record that is no event is skipped."""
     broken = judge(control=SWAP[:3] + SWAP[4:])
     assert "sequence 5 does not follow revision 3" in broken.control_problem
     assert not broken.clean
     assert judge(control=[SWAP[0], b"no event", *SWAP[1:]]).clean
+
+
+def test_a_control_log_that_is_rewritten_meanwhile_is_not_clean() -> None:
+    """What was read first must still stand there at the end; that it grew is no fault."""
+    stream = StreamCheck(REQUESTS)
+    stream.take_control(SWAP[:3])
+    stream.take_control(SWAP)
+    assert stream.report().clean
+    another = control_log([Release(DIGESTS[n], BLUE_GREEN, "s") for n in (3, 4, 1)])
+    for later in (SWAP[:5], another, []):
+        stream = StreamCheck(REQUESTS)
+        stream.take_control(SWAP)
+        stream.take_control(later)
+        report = stream.report()
+        assert "rewritten" in report.control_problem
+        assert not report.clean
 
 
 def test_without_a_control_log_versions_are_only_counted() -> None:
@@ -381,31 +256,6 @@ def test_examples_are_limited_and_counts_are_not() -> None:
     report = judge([], asked=[request(0, offset) for offset in range(1_000)])
     assert report.lost == 1_000
     assert len(report.findings) == 5
-
-
-versions = st.integers(1, 4)
-commands = st.one_of(
-    versions.map(lambda v: Release(DIGESTS[v], None, "s")),
-    versions.map(lambda v: Release(DIGESTS[v], BLUE_GREEN, "s")),
-    versions.map(lambda v: Start(v, BLUE_GREEN, "s")),
-    st.none() | versions,
-    versions.map(Revoke),
-    versions.map(Retire),
-).map(lambda each: Undo(each) if each is None or isinstance(each, int) else each)
-
-
-@given(st.lists(commands, max_size=20))
-def test_the_independent_fold_agrees_with_the_deployment(given: list[Command]) -> None:
-    """Two folds written apart name the same champion, candidate and releases at each revision."""
-    values = control_log(given)
-    log = fold_independently(values)
-    assert log.problem == ""
-    deployment = empty("m")
-    for raw, state in zip(values, log.states[1:], strict=True):
-        deployment = fold(deployment, decode_event(raw))
-        assert state.champion == deployment.champion
-        assert state.candidate == (deployment.rollout and deployment.rollout.candidate)
-        assert state.released == {v: r.digest for v, r in deployment.releases.items()}
 
 
 def test_the_checker_imports_no_other_part() -> None:
