@@ -24,8 +24,9 @@ from confluent_kafka import (
 
 from adapters.kafka import client_config, explain, open_client, require_topics, topic_names
 from adapters.settings import Settings
+from deployment.readiness import Instance
 from schemas.errors import TimedOut
-from schemas.fleet import PROBE_PREFIX, InstanceStatus, decode_status, encode_status
+from schemas.fleet import PROBE_PREFIX, InstanceStatus, Phase, decode_status, encode_status
 
 SILENT_INTERVALS = 3
 """An instance that said nothing for this many of its intervals is taken to be dead."""
@@ -48,6 +49,22 @@ class Sighting:
     status: InstanceStatus
     age_seconds: float
     alive: bool
+
+
+def live_instances(sightings: Iterable[Sighting]) -> tuple[Instance, ...]:
+    """The live ones among them, as the rules of readiness take them."""
+    return tuple(_instance(sighting.status) for sighting in sightings if sighting.alive)
+
+
+def _instance(status: InstanceStatus) -> Instance:
+    return Instance(
+        name=status.instance,
+        prepared=frozenset(status.prepared),
+        refused={each.version: f"{each.rung}: {each.reason}" for each in status.refused},
+        revision=status.revision,
+        answering=status.phase is Phase.READY,
+        tallies=status.tallies,
+    )
 
 
 class Fleet:

@@ -6,7 +6,9 @@ Rules:
    (a file, an address) is refused before the runtime sees it.
 2. A run uses one thread and the CPU, so that the same batch gives the same bits on every CPU of one
    numeric class (below) under one version of onnxruntime.
-3. Nothing of onnxruntime leaves this module: its exceptions become ModelwireError, and its own log,
+3. What the runtime can run is asked of the runtime: tiny graphs are really loaded. What the onnx
+   package or a manifest says of opsets is no proof.
+4. Nothing of onnxruntime leaves this module: its exceptions become ModelwireError, and its own log,
    which would go to stderr past ours, is silent.
 
 A model from a stranger can still crash or hang the runtime. Whoever loads one that nothing vouches
@@ -15,8 +17,9 @@ for does so in a process that may die; that is for the caller, and so are golden
 
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from schemas.contract import Contract, Output, TensorType
@@ -64,6 +68,65 @@ _ELEMENT_TYPES = {
 _SILENT = 4
 """Severity of onnxruntime's log: fatal only. What it logs below that is in its exceptions too."""
 
+STANDARD_DOMAIN = "ai.onnx"
+"""What ONNX writes as an empty domain."""
+
+_PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    STANDARD_DOMAIN: ("Identity", {}),
+    "ai.onnx.ml": ("Binarizer", {"threshold": 0.5}),
+    "com.microsoft": ("FastGelu", {}),
+}
+"""For each domain that a released onnxruntime has kernels for, an operator of its first opset."""
+
+_PROBE_OPSET, _PROBE_IR_VERSION = 7, 3
+"""What every onnxruntime runs: the rest of a probe must not be what it cannot load."""
+
+_NO_SUCH_VERSION = 2**20
+"""Where the search for a limit ends."""
+
+_NAMED_OPERATORS = 3
+"""How many operators of an unknown domain a sentence names."""
+
+
+@dataclass(frozen=True)
+class RuntimeLimits:
+    """The highest opset of each domain, and the highest IR version, that this onnxruntime loads."""
+
+    onnxruntime: str
+    opsets: Mapping[str, int]
+    ir_version: int
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """The bytes of an ONNX model that refers to nothing outside them, and what they need to run.
+
+    ``operators`` are the types of operators that it uses and does not define itself, by domain.
+    """
+
+    content: bytes
+    graph: Graph
+    operators: Mapping[str, frozenset[str]]
+
+    def check_runtime(self, limits: RuntimeLimits) -> None:
+        """Raises ModelwireError with everything that the model needs and the runtime has not."""
+        problems = [*_beyond(self, limits)]
+        if problems:
+            raise ModelwireError(
+                f"the model needs {', and '.join(problems)}",
+                hint="export it for an older opset, or give every instance a newer onnxruntime",
+            )
+
+    def load(self) -> "OnnxModel":
+        """A model ready to run. Raises ModelwireError where the runtime does not take it."""
+        try:
+            return OnnxModel(_session(self.content))
+        except _RUNTIME_ERRORS as error:
+            raise ModelwireError(
+                f"onnxruntime {ort.__version__} cannot load the model: {_sentence(error)}",
+                hint="export it with operators and an opset that this version knows",
+            ) from error
+
 
 class OnnxModel:
     """A loaded graph; ``scoring`` calls ``run``. Safe to run from several threads."""
@@ -101,22 +164,7 @@ class OnnxModel:
 
 def load_onnx_model(content: bytes) -> OnnxModel:
     """A model ready to run. Raises ModelwireError for bytes that are no ONNX graph that can run here."""
-    graph_of(content)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _SILENT
-    # Otherwise bytes that pass for a flatbuffer as well would be run as one, and never checked.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
-        raise ModelwireError(
-            f"onnxruntime {ort.__version__} cannot load the model: {_sentence(error)}",
-            hint="export it with operators and an opset that this version knows",
-        ) from error
-    return OnnxModel(session)
+    return whole_model(content).load()
 
 
 def graph_of(content: bytes) -> Graph:
@@ -124,6 +172,11 @@ def graph_of(content: bytes) -> Graph:
 
     Raises ModelwireError for bytes that are no ONNX model, or one that refers to data elsewhere.
     """
+    return whole_model(content).graph
+
+
+def whole_model(content: bytes) -> WholeModel:
+    """The model in these bytes, parsed once and looked through. Raises as ``graph_of`` does."""
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
@@ -134,15 +187,31 @@ def graph_of(content: bytes) -> Graph:
         raise ModelwireError(
             "the bytes are not an ONNX model: they hold no graph", hint="a model is one .onnx file"
         )
-    for tensor in _tensors(model):
-        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+    own = {(function.domain, function.name) for function in model.functions}
+    operators: dict[str, set[str]] = {}
+    for part in _parts(model):
+        if isinstance(part, onnx.NodeProto):
+            if (part.domain, part.op_type) not in own:
+                operators.setdefault(part.domain or STANDARD_DOMAIN, set()).add(part.op_type)
+        elif part.external_data or part.data_location == onnx.TensorProto.EXTERNAL:
             raise ModelwireError(
-                f"the model keeps tensor {tensor.name!r} outside its own bytes",
+                f"the model keeps tensor {part.name!r} outside its own bytes",
                 hint="save it as one file (onnx.save with save_as_external_data=False)",
             )
-    return Graph(
+    graph = Graph(
         ir_version=model.ir_version,
-        opsets={each.domain or "ai.onnx": each.version for each in model.opset_import},
+        opsets={each.domain or STANDARD_DOMAIN: each.version for each in model.opset_import},
+    )
+    return WholeModel(content, graph, {name: frozenset(used) for name, used in operators.items()})
+
+
+@cache
+def runtime_limits() -> RuntimeLimits:
+    """What the installed onnxruntime loads, found by loading; 22 graphs and about 10 ms, once."""
+    return RuntimeLimits(
+        onnxruntime=ort.__version__,
+        opsets={domain: _highest(partial(_loads, domain)) for domain in _PROBES},
+        ir_version=_highest(partial(_loads, STANDARD_DOMAIN, _PROBE_OPSET)),
     )
 
 
@@ -207,14 +276,77 @@ def _arm_features(flags: set[str]) -> Iterator[str]:
     yield from (name for flag, name in named.items() if flag in flags)
 
 
-def _tensors(model: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor anywhere in the model: initializers, attributes, subgraphs, functions."""
+def _session(content: bytes) -> "ort.InferenceSession":
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _SILENT
+    # Otherwise bytes that pass for a flatbuffer as well would be run as one, and never checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _beyond(model: WholeModel, limits: RuntimeLimits) -> Iterator[str]:
+    here = f"onnxruntime {limits.onnxruntime} here"
+    for domain, version in sorted(model.graph.opsets.items()):
+        highest = limits.opsets.get(domain)
+        if highest is not None and version > highest:
+            yield f"opset {version} of {domain}; {here} runs up to {highest}"
+    if model.graph.ir_version > limits.ir_version:
+        yield f"IR version {model.graph.ir_version}; {here} runs up to {limits.ir_version}"
+    for domain in sorted(model.operators.keys() - limits.opsets.keys()):
+        used = sorted(model.operators[domain])
+        more = ", …" if len(used) > _NAMED_OPERATORS else ""
+        yield (
+            f"operators of {domain} ({', '.join(used[:_NAMED_OPERATORS])}{more}), a domain that "
+            f"{here} does not know"
+        )
+
+
+def _highest(loads: Callable[[int], bool]) -> int:
+    """The highest version that loads: all up to it do, and none beyond. The first one does."""
+    low, high = 1, 2
+    while high < _NO_SUCH_VERSION and loads(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if loads(middle) else (low, middle)
+    return low
+
+
+def _loads(domain: str, opset: int, ir_version: int = _PROBE_IR_VERSION) -> bool:
+    """Whether a graph of one operator of this domain loads at this opset."""
+    name, attributes = _PROBES[domain]
+    x, y = (helper.make_tensor_value_info(end, TensorProto.FLOAT, ["N"]) for end in "xy")
+    node = helper.make_node(name, ["x"], ["y"], domain=_written(domain), **attributes)
+    imported = {STANDARD_DOMAIN: _PROBE_OPSET, domain: opset}
+    probe = helper.make_model(
+        helper.make_graph([node], "probe", [x], [y]),
+        opset_imports=[helper.make_opsetid(_written(d), v) for d, v in imported.items()],
+        ir_version=ir_version,
+    )
+    try:
+        _session(probe.SerializeToString())
+    except _RUNTIME_ERRORS:
+        return False
+    return True
+
+
+def _written(domain: str) -> str:
+    return "" if domain == STANDARD_DOMAIN else domain
+
+
+def _parts(model: Message) -> Iterator[onnx.TensorProto | onnx.NodeProto]:
+    """Every tensor and node anywhere in the model: initializers, attributes, subgraphs, functions."""
     pending = [model]
     while pending:
         message = pending.pop()
         if isinstance(message, onnx.TensorProto):
             yield message
             continue
+        if isinstance(message, onnx.NodeProto):
+            yield message
         for descriptor, value in message.ListFields():
             if descriptor.message_type is not None:
                 pending += [value] if isinstance(value, Message) else value

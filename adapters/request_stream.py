@@ -18,6 +18,7 @@ This is the edge that the exactly-once loop stands on; the order of its calls is
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
@@ -47,6 +48,9 @@ STUCK_SECONDS = 12.0
 
 PAUSE_SECONDS = 0.05
 """Between two attempts of a call that failed at once."""
+
+NEW_PARTITION_SECONDS = 10.0
+"""How long a partition of the results that the broker does not know yet is asked for."""
 
 COMPLAINT_SECONDS = 5.0
 """Between two log lines of a call that goes on failing."""
@@ -208,6 +212,22 @@ class RequestStream:
         """Fetch these partitions again."""
         self._consumer.resume(self._request_partitions(partitions))
 
+    def lag(self, positions: Mapping[int, int]) -> int | None:
+        """How many offsets of these partitions lie ahead, as of the last fetch; never asks the broker.
+
+        None while an end is not known. Markers of callers' transactions count too.
+        """
+        ahead = 0
+        for place in self._request_partitions(positions):
+            try:
+                ends = self._consumer.get_watermark_offsets(place, cached=True)
+            except KafkaException:
+                return None
+            if ends is None or ends[1] < 0:
+                return None
+            ahead += max(ends[1] - positions[place.partition], 0)
+        return ahead
+
     # --- answers
 
     def begin(self) -> None:
@@ -355,9 +375,14 @@ class RequestStream:
         self, problem: BufferError | KafkaException, produce: Callable[[], None]
     ) -> None:
         """After a first attempt failed: again while the queue is full, else the error's meaning."""
-        while isinstance(problem, BufferError):
+        deadline = time.monotonic() + NEW_PARTITION_SECONDS
+        while isinstance(problem, BufferError) or (
+            problem.args[0].code() == KafkaError._UNKNOWN_PARTITION and time.monotonic() < deadline
+        ):
             if self._give_up():
-                raise StreamFailed("the producer's queue stayed full to the end")
+                raise StreamFailed("the producer could not take an answer to the end")
+            if not isinstance(problem, BufferError):
+                self._learn_partitions()
             self._poll(PAUSE_SECONDS)
             try:
                 return produce()
@@ -372,6 +397,11 @@ class RequestStream:
             # _STATE: an earlier record of this transaction failed, so no further one is taken.
             raise MustAbort(f"{error.name()}: {error.str()}")
         raise self._failed(error, "produce an answer")
+
+    def _learn_partitions(self) -> None:
+        """Topics that are grown: the consumer heard of it, and this producer looks every 5 minutes."""
+        with suppress(KafkaException), self._watchdog.watching("look for new partitions"):
+            self._producer.list_topics(self._topics.results, timeout=CALL_SECONDS)
 
     def _judge_fetched(self, message: Message) -> bool:
         """Whether the fetched thing is an error and no record; raises for one that ends the stream."""

@@ -136,12 +136,20 @@ class Consumer(Section):
     transaction_timeout_ms: int = Field(default=10_000, ge=1_000, le=900_000)
     """Age at which the broker aborts a dead instance's transaction. Readers wait that long."""
 
+    shadow_queue_kilobytes: int = Field(default=8_192, ge=64, le=1_048_576)
+    """Requests that wait for shadows, in KiB. Beyond it they are left out and counted as shed, so
+    that a shadow that is slower than the champion costs no more than this."""
+
     status_interval_ms: int = Field(default=1_000, ge=100, le=60_000)
     """Time between two announcements on the fleet topic."""
 
     stamp_wait_ms: int = Field(default=30_000, ge=1_000, le=600_000)
     """How long a partition may wait for the revision that its last owner answered with. After it the
     instance leaves the group and says why."""
+
+    guard_wait_ms: int = Field(default=60_000, ge=0, le=3_600_000)
+    """How long a rollout with traffic may have too few ready instances before a live one aborts it. 0:
+    never, and a person has to. Longer than a restart and a load take, or a restart aborts rollouts."""
 
     load_timeout_ms: int = Field(default=60_000, ge=1_000, le=600_000)
     """Limit for fetching and admitting one version, retries included."""

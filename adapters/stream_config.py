@@ -1,4 +1,4 @@
-"""How the two clients of the request stream are configured.
+"""How the clients of the request stream, and of its shadow, are configured.
 
 What the exactly-once loop rests on cannot be set from outside; what only trades latency for throughput
 has a default here that ``kafka.properties`` may override.
@@ -87,6 +87,35 @@ def producer_config(settings: Settings, instance: str) -> dict[str, Any]:
             # A record beyond the topic's limit fails its whole batch and breaks the sequence.
             "message.max.bytes": limit,
             "batch.size": limit,
+        },
+    )
+
+
+def shadow_config(settings: Settings, instance: str) -> dict[str, Any]:
+    """The best-effort producer of a shadow's answers: a small queue, and no long tries."""
+    limit = record_limit(settings)
+    return client_config(
+        settings,
+        **_unless_set(
+            settings,
+            {
+                "linger.ms": 50,
+                "compression.type": "lz4",
+                "topic.metadata.refresh.interval.ms": 5_000,
+                "topic.metadata.propagation.max.ms": 3_000,
+                **_RECONNECT,
+            },
+        ),
+        **{
+            "client.id": f"{instance}-shadow",
+            "enable.idempotence": False,
+            "acks": 1,
+            "message.timeout.ms": 5_000,
+            "queue.buffering.max.messages": 20_000,
+            "queue.buffering.max.kbytes": 16_384,
+            "delivery.report.only.error": True,
+            "message.max.bytes": limit,
+            "batch.size": min(limit, 131_072),
         },
     )
 

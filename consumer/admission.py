@@ -1,11 +1,16 @@
 """Admission: the ladder that a version climbs before it may answer.
 
-    fetch → digest → manifest → load → contract → golden → independence → warm-up
+    fetch → digest → manifest → runtime → load → contract → golden → independence → warm-up
 
 Each rung has a code, and a version that falls is refused with the rung and a sentence. A rung before
-``load`` says something of the store, which may be mended, so its refusal is tried again after a
-while; from ``load`` on the very bytes that the log names were judged, and they never change. What is
-loaded is what was checked: the bytes are read once.
+``runtime`` says something of the store, which may be mended, so its refusal is tried again after a
+while; from ``runtime`` on the very bytes that the log names were judged, and they never change, nor
+does this process's onnxruntime. What is loaded is what was checked: the bytes are read once.
+
+``runtime`` compares what the graph itself says it needs (opsets, IR version, operators of other
+domains) with what the installed onnxruntime really runs, so that a fleet that cannot run a version
+says so in words that people can act on, before anybody starts a rollout. The manifest must say the
+same as the graph: others decide by it.
 
 Fetching is repeated with jittered pauses while the store cannot be asked, up to the limit for one
 version. When to admit what is for ``plan`` and ``models``.
@@ -19,12 +24,13 @@ from enum import StrEnum
 
 from adapters.bundles import BundleDamaged, read_file, read_manifest
 from adapters.object_store import ObjectStore, StoreUnavailable
-from adapters.onnx_model import OnnxModel, load_onnx_model
+from adapters.onnx_model import OnnxModel, WholeModel, runtime_limits, whole_model
 from schemas.errors import ModelwireError, NotFound
 from schemas.manifest import (
     GOLDEN_NAME,
     MODEL_NAME,
     GoldenVector,
+    Graph,
     Manifest,
     decode_golden,
 )
@@ -43,6 +49,8 @@ class Rung(StrEnum):
     FETCH = "fetch"
     DIGEST = "digest"
     MANIFEST = "manifest"
+    RUNTIME = "runtime"
+    """The installed onnxruntime must run the graph's opsets, IR version and operators."""
     LOAD = "load"
     CONTRACT = "contract"
     GOLDEN = "golden"
@@ -112,7 +120,7 @@ def admit(
         raise NotAdmitted(
             Rung.MANIFEST, f"the bundle is of model {bundle.manifest.model!r}, not of {model!r}"
         )
-    # A later rung, the runtime's capability, belongs here, and a load in a process that may die.
+    # A later rung, a load in a process that may die, belongs here.
     loaded = load(version, digest, bundle.manifest.contract, _load(bundle))
     _check_golden(loaded, bundle)
     _warm_up(loaded, bundle, limits.batch_size)
@@ -156,7 +164,9 @@ def _read(store: ObjectStore, digest: str) -> Bundle:
 
 def _load(bundle: Bundle) -> OnnxModel:
     try:
-        model = load_onnx_model(bundle.model)
+        whole = whole_model(bundle.model)
+        _check_runtime(whole, bundle.manifest)
+        model = whole.load()
     except ModelwireError as error:
         raise NotAdmitted(Rung.LOAD, error.message) from error
     try:
@@ -164,6 +174,23 @@ def _load(bundle: Bundle) -> OnnxModel:
     except ModelwireError as error:
         raise NotAdmitted(Rung.CONTRACT, error.message) from error
     return model
+
+
+def _check_runtime(model: WholeModel, manifest: Manifest) -> None:
+    try:
+        model.check_runtime(runtime_limits())
+    except ModelwireError as error:
+        raise NotAdmitted(Rung.RUNTIME, error.message) from error
+    if manifest.graph != model.graph:
+        raise NotAdmitted(
+            Rung.RUNTIME,
+            f"the manifest says {_graph(manifest.graph)}, and {MODEL_NAME} is {_graph(model.graph)}",
+        )
+
+
+def _graph(graph: Graph) -> str:
+    opsets = (f"opset {version} of {domain}" for domain, version in sorted(graph.opsets.items()))
+    return ", ".join((*opsets, f"IR version {graph.ir_version}"))
 
 
 def _check_golden(loaded: LoadedVersion, bundle: Bundle) -> None:

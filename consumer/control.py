@@ -6,11 +6,13 @@ state read is ``heard``, one reference that any thread may look at.
 
 A log that is broken stops the process (``failure``). So does a stamp that the log does not hold: one
 that stays beyond what was read is looked for in a fresh reading of the log, since a reader that waits
-at the end cannot tell an event that has not come from one that never will.
+at the end cannot tell an event that has not come from one that never will. Such a reading takes as long
+as the log is, so there is a pause between two; one that a broker's absence cuts short says nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,12 +22,19 @@ from adapters.settings import Settings
 from consumer.models import Loader
 from consumer.threads import thread_of
 from deployment.ledger import StampVerdict
-from deployment.state import Deployment, empty, fold
-from schemas.errors import ModelwireError
+from deployment.state import BrokenLog, Deployment, empty, fold
+from schemas.errors import Conflict, ModelwireError
 from schemas.events import Recorded
 
 POLL_SECONDS = 0.2
 """How long a poll may block before the thread looks at what else it was asked."""
+
+CONFIRM_PAUSE_SECONDS = 5.0
+"""Between two fresh readings of the log."""
+
+KEPT_STATES = 256
+"""How many of the states that the log went through are passed on. What lies further back is never
+applied: the newest state that can be served is, and at the start none but the newest is loaded."""
 
 log = structlog.get_logger()
 
@@ -52,7 +61,8 @@ class Follower:
         self._loader = loader
         self._on_change = on_change
         self._stopping = False
-        self._to_confirm: str | None = None
+        self._to_confirm: frozenset[str] = frozenset()
+        self._confirm_from = 0.0
         self._reader = LogReader(settings, model)
         self._thread = thread_of("follower", self._run)
 
@@ -74,8 +84,13 @@ class Follower:
         return self._reader.ledger.judge_stamp(stamp)
 
     def confirm(self, stamp: str) -> None:
-        """Look for the stamp in a fresh reading; ``failure`` says if the log does not hold it."""
-        self._to_confirm = stamp
+        """Look for the stamp in a fresh reading; ``failure`` says if the log does not hold it.
+
+        A stamp that was read meanwhile is not looked for. It may be asked for as often as one likes:
+        what is lost between two threads is asked for again.
+        """
+        if self.judge(stamp) is StampVerdict.AHEAD:
+            self._to_confirm |= {stamp}
 
     def _run(self) -> None:
         try:
@@ -84,29 +99,40 @@ class Follower:
                 events = self._reader.poll(POLL_SECONDS)
                 if events:
                     self._take(events)
-                if self._to_confirm is not None:
-                    self._look_for(self._to_confirm)
-                    self._to_confirm = None
+                if self._to_confirm and time.monotonic() >= self._confirm_from:
+                    stamps, self._to_confirm = self._to_confirm, frozenset()
+                    self._look_for(stamps)
+                    self._confirm_from = time.monotonic() + CONFIRM_PAUSE_SECONDS
         except ModelwireError as error:
             self.failure = error
             self._on_change()
         finally:
             self._reader.close()
 
-    def _take(self, events: list[Recorded]) -> None:
+    def _take(self, events: Sequence[Recorded]) -> None:
         deployment = self.heard.deployment
-        passed = [deployment := fold(deployment, recorded) for recorded in events]
+        passed: deque[Deployment] = deque(maxlen=KEPT_STATES)
+        for recorded in events:
+            deployment = fold(deployment, recorded)
+            passed.append(deployment)
         self.heard = Heard(deployment, True, time.monotonic())
         if passed:
-            log.info("control.read", revision=deployment.revision, events=len(passed))
+            log.info("control.read", revision=deployment.revision, events=len(events))
             self._loader.consider(passed)
         self._on_change()
 
-    def _look_for(self, stamp: str) -> None:
-        verdict = read_log(self._settings, self._model).judge_stamp(stamp)
-        if verdict is not StampVerdict.KNOWN:
-            self.failure = foreign_stamp(self._model, stamp)
-            self._on_change()
+    def _look_for(self, stamps: frozenset[str]) -> None:
+        try:
+            ledger = read_log(self._settings, self._model)
+        except (BrokenLog, Conflict):
+            raise
+        except ModelwireError as error:
+            log.warning("control.not_confirmed", stamps=sorted(stamps), problem=error.message)
+            return
+        for stamp in stamps:
+            if ledger.judge_stamp(stamp) is not StampVerdict.KNOWN:
+                self.failure = foreign_stamp(self._model, stamp)
+                self._on_change()
 
 
 def foreign_stamp(model: str, stamp: str, partition: int | None = None) -> ModelwireError:

@@ -8,8 +8,13 @@ Rules, in the order in which they are looked at:
    It leaves when the newer revision was refused here, or did not get ready in the time of a stamp.
 3. A partition whose stamp is ahead of the snapshot waits a bounded time; then the instance leaves, so
    that one that can serve that revision gets the partition.
-4. With a newer revision that was refused here it goes on with its older snapshot, and leaves only once
-   another live instance says that it has applied that revision.
+4. With a newer revision that it cannot serve it goes on with its older snapshot, and leaves only once
+   another live instance says that it has applied that revision:
+   a. at once where a version was refused here, since waiting brings nothing;
+   b. at once where the rollout that runs may leave instances behind: those leave instead of answering
+      as champion what the others route to the candidate;
+   c. otherwise once the version has been in preparation for as long as a stamp waits: a slow load is
+      no reason to move partitions, a load that does not end is.
 5. Otherwise it answers.
 
 Having left it is outside the group again, and rule 1 holds. Facts come in, a step comes out; who is
@@ -18,6 +23,9 @@ alive is for ``adapters.fleet_topic``, what is prepared for ``models``.
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from deployment.readiness import ALL
+from deployment.state import Deployment
 
 
 class Step(StrEnum):
@@ -46,10 +54,11 @@ class Situation:
 
     ``read_revision`` and ``champion`` are of the newest event read; ``snapshot_revision`` is that of
     the newest snapshot it could answer with. ``unprepared`` are the versions that the newest revision
-    requires and that are not loaded here, ``refused`` maps those that admission turned down to the
-    reason. ``revoked`` are versions of the snapshot that were read to be revoked, since
-    ``revoked_ms``. ``blocked`` are owned partitions whose stamp is ahead, the longest one for
-    ``blocked_ms``. ``peer_revision`` is the highest revision that another live instance has applied.
+    requires and that are not loaded here, the same ones for ``unprepared_ms``; ``refused`` maps those
+    that admission turned down to the reason. ``revoked`` are versions of the snapshot that were read
+    to be revoked, since ``revoked_ms``. ``blocked`` are owned partitions whose stamp is ahead, the
+    longest one for ``blocked_ms``. ``peer_revision`` is the highest revision that another live
+    instance has applied. ``may_leave_behind`` is as the function of that name says.
     """
 
     joined: bool
@@ -58,12 +67,14 @@ class Situation:
     champion: int | None
     snapshot_revision: int
     unprepared: tuple[int, ...]
+    unprepared_ms: int
     refused: dict[int, str]
     revoked: tuple[int, ...]
     revoked_ms: int
     blocked: tuple[int, ...]
     blocked_ms: int
     peer_revision: int
+    may_leave_behind: bool
     stamp_wait_ms: int
 
 
@@ -86,12 +97,32 @@ def next_step(now: Situation) -> Decision:
             f"partitions {', '.join(map(str, now.blocked))} were answered at a later revision than "
             f"{now.snapshot_revision}, which this instance has not got beyond",
         )
-    if now.refused and now.peer_revision >= now.read_revision:
-        return Decision(
-            Step.LEAVE,
-            f"another instance answers at revision {now.peer_revision}, and {_refusals(now)}",
-        )
+    if now.unprepared and now.snapshot_revision < now.read_revision <= now.peer_revision:
+        lagging = _lagging(now)
+        if lagging:
+            ahead = f"another instance answers at revision {now.peer_revision}"
+            return Decision(Step.LEAVE, f"{ahead}, and {lagging}")
     return Decision(Step.ANSWER)
+
+
+def may_leave_behind(newest: Deployment) -> bool:
+    """Whether what the log asks for may be asked although not every live instance was ready."""
+    rollout = newest.rollout
+    if rollout is not None and rollout.weight > 0:
+        return rollout.min_ready < ALL
+    return newest.min_ready < ALL
+
+
+def _lagging(now: Situation) -> str:
+    """Why an instance that others have overtaken need not wait any longer; empty where it may."""
+    if now.refused:
+        return _refusals(now)
+    what = _versions(now.unprepared)
+    if now.may_leave_behind:
+        return f"{what} is not ready here: the rollout goes on without this instance"
+    if now.unprepared_ms >= now.stamp_wait_ms:
+        return f"{what} is still not ready here after {now.unprepared_ms / 1_000:.0f} s"
+    return ""
 
 
 def _outside(now: Situation) -> Decision:

@@ -2,17 +2,17 @@
 
 Dropping a large session holds the interpreter for its whole free, so the answering loop must never
 hold the last reference: a version leaves the cache only when no snapshot in use names it, and the
-loop says by ``using`` which snapshot that is, once it has let go of the one before.
+loop says by ``using`` which snapshot that is, once it has let go of the one before. What waits for a
+shadow is asked for (``also_in_use``) before anything is dropped, and ``look_again`` says that it is less.
 
 The follower hands in what it reads by ``consider``; the newest deployment wins, and a version that is
 not the most urgent one any more is given up while it waits for the store. What can be answered with
-is published as ``ready``: one reference, replaced by one assignment, never taken back. A failed
+is published as ``ready``: one reference, replaced by one assignment, never taken back; at the same
+revision again where one more of its shadows is loaded. A failed
 admission changes nothing but ``report``. Which version to load, to keep and to apply is decided in
 ``plan``.
 """
 
-import contextlib
-import os
 import random
 import threading
 import time
@@ -24,13 +24,10 @@ import structlog
 from adapters.object_store import ObjectStore
 from consumer import plan
 from consumer.admission import MAY_BE_MENDED, Admitted, Limits, NotAdmitted, Overtaken, Rung, admit
-from consumer.threads import thread_of
+from consumer.threads import step_back, thread_of
 from deployment.state import Deployment
 from schemas.fleet import Refused
 from scoring.snapshot import LoadedVersion, Snapshot
-
-NICENESS = 5
-"""The loader yields to the loop when both want a core; more would starve it of the interpreter."""
 
 AGAIN_SECONDS = 5.0
 """After a refusal that may be mended; a store that is back is noticed within twice this."""
@@ -54,10 +51,15 @@ class _Fall:
 
 
 class Loader:
-    """Starts with ``start``; ``consider``, ``using`` and ``stop`` may be called from any thread."""
+    """Starts with ``start``; what has no underscore may be called from any thread."""
 
     def __init__(
-        self, store: ObjectStore, model: str, limits: Limits, on_change: Callable[[], None]
+        self,
+        store: ObjectStore,
+        model: str,
+        limits: Limits,
+        on_change: Callable[[], None],
+        also_in_use: Callable[[], Sequence[Snapshot]] = tuple,
     ) -> None:
         self.ready: Snapshot | None = None
         self.report = Report((), ())
@@ -65,6 +67,7 @@ class Loader:
         self.model = model
         self._limits = limits
         self._on_change = on_change
+        self._also_in_use = also_in_use
         self._wake = threading.Condition()
         self._newest: Deployment | None = None
         self._in_use: Snapshot | None = None
@@ -100,9 +103,14 @@ class Loader:
             self._dirty = True
             self._wake.notify()
 
+    def look_again(self) -> None:
+        """Something may be dropped that was in use."""
+        with self._wake:
+            self._dirty = True
+            self._wake.notify()
+
     def _run(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # Linux sets it for one thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._dirty or self._stopping, self._next_try())
@@ -184,11 +192,12 @@ class Loader:
     def _publish(self, deployments: Sequence[Deployment]) -> None:
         with self._wake:
             chosen = plan.newest_servable(deployments, self._loaded)
-            if chosen is None or (
-                self.ready is not None and chosen.revision <= self.ready.revision
-            ):
+            if chosen is None:
                 return
-            self.ready = plan.snapshot_of(chosen, self._loaded)
+            snapshot = plan.snapshot_of(chosen, self._loaded)
+            if not plan.is_progress(snapshot, self.ready):
+                return
+            self.ready = snapshot
         self._on_change()
 
     def _drop(self) -> None:
@@ -197,7 +206,9 @@ class Loader:
             if newest is None:
                 return
             # Taken out under the lock, freed after it: freeing a large session takes a while.
-            unneeded = plan.to_drop(self._loaded, newest, (self.ready, in_use))
+            still = (self.ready, in_use, *self._also_in_use())
+            unneeded = plan.to_drop(self._loaded, newest, still)
+            del still
             dropped = [self._loaded.pop(version) for version in unneeded]
         for version in unneeded:
             log.info("model.dropped", version=version)

@@ -1,19 +1,22 @@
 """The plan: which versions an instance loads, which it keeps, and which revision it can answer with.
 
-1. Loaded is what the newest revision requires, then what it wants (the previous champion, a candidate
-   without traffic), then the newest release: it takes admission and reports without traffic, and is
-   most likely the next to be rolled out.
+1. Loaded is what the newest revision requires, then what it wants (a candidate without traffic, the
+   previous champion, shadows), then the newest release: it takes admission and reports without
+   traffic, and is most likely the next to be rolled out.
 2. A revision can be served where everything that it requires is loaded. The newest such revision is
    applied; what lies between is never loaded for its own sake.
 3. A revision that requires a version which a later one read to be revoked is not applied any more.
 4. A version is dropped only when neither the newest state read nor a snapshot in use names it.
+5. A shadow is wanted, never required: a snapshot holds those whose versions are loaded, and is made
+   again when one more is. What is revoked stops an answer only where it would give one; a shadow that
+   the newest state read does not run any more just stops.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
 from deployment.routing import routing_of
-from deployment.state import Deployment, Standing
-from scoring.snapshot import LoadedVersion, Snapshot
+from deployment.state import Deployment, Rollout, Standing
+from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
 
 def to_load(newest: Deployment) -> tuple[int, ...]:
@@ -57,12 +60,20 @@ def revoked_among(versions: Collection[int], newest: Deployment) -> tuple[int, .
     )
 
 
-def versions_of(snapshot: Snapshot | None) -> tuple[int, ...]:
-    """The versions whose models a snapshot holds."""
+def answering(snapshot: Snapshot | None) -> tuple[int, ...]:
+    """The versions that a snapshot answers with: its champion, and a candidate with traffic."""
     if snapshot is None:
         return ()
     held = (snapshot.champion, snapshot.candidate)
     return tuple(loaded.version for loaded in held if loaded is not None)
+
+
+def versions_of(snapshot: Snapshot | None) -> tuple[int, ...]:
+    """The versions whose models a snapshot holds: those that answer, and its shadows."""
+    if snapshot is None:
+        return ()
+    shadows = (shadow.version.version for shadow in snapshot.shadows)
+    return tuple(dict.fromkeys((*answering(snapshot), *shadows)))
 
 
 def snapshot_of(deployment: Deployment, loaded: Mapping[int, LoadedVersion]) -> Snapshot:
@@ -78,4 +89,28 @@ def snapshot_of(deployment: Deployment, loaded: Mapping[int, LoadedVersion]) -> 
         routing=routing,
         champion=loaded[routing.champion],
         candidate=loaded[routing.candidate] if has_traffic and routing.candidate else None,
+        rollout=0 if deployment.rollout is None else deployment.rollout.revision,
+        shadows=tuple(
+            Shadow(rollout.revision, rollout.salt, rollout.shadow, loaded[rollout.candidate])
+            for rollout in shadowing(deployment)
+            if rollout.candidate in loaded
+        ),
     )
+
+
+def is_progress(snapshot: Snapshot, ready: Snapshot | None) -> bool:
+    """Whether ``snapshot`` takes the place of ``ready``: a later revision, or one shadow more."""
+    if ready is None:
+        return True
+    return (snapshot.revision, len(snapshot.shadows)) > (ready.revision, len(ready.shadows))
+
+
+def shadowing(deployment: Deployment) -> tuple[Rollout, ...]:
+    """The rollouts that have something scored for nobody to see, the one with traffic first."""
+    moving = () if deployment.rollout is None else (deployment.rollout,)
+    return tuple(each for each in (*moving, *deployment.shadows.values()) if each.shadow > 0)
+
+
+def is_wanted(shadow: Shadow, newest: Deployment) -> bool:
+    """Whether the newest state read still runs this shadow."""
+    return any(rollout.revision == shadow.rollout for rollout in shadowing(newest))

@@ -7,7 +7,8 @@ order, and the order is the guarantee:
 2. A batch is fetched. Assignments change in here; a revocation commits what is open.
 3. The snapshot is taken, once, after the last fetch of the batch. A transaction that is open under an
    older one is committed first.
-4. The records that count (``holdings``) are answered under that snapshot and written.
+4. The records that count (``holdings``) are answered under that snapshot and written; then, where the
+   snapshot has shadows, they are handed over to ``shadow``, which never makes the loop wait.
 5. The transaction is committed when it is due, with the offsets and the snapshot's stamp.
 
 Models are admitted by ``models``, the control log is read by ``control``, the fleet is told by
@@ -26,8 +27,9 @@ from consumer import plan
 from consumer.control import Follower, foreign_stamp
 from consumer.gate import Gate, gate_of
 from consumer.holdings import Holdings
-from consumer.membership import Decision, Situation, Step, next_step
+from consumer.membership import Decision, Situation, Step, may_leave_behind, next_step
 from consumer.models import Loader
+from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
 from consumer.transactions import Transactions
 from schemas.fleet import Phase
@@ -61,9 +63,12 @@ class Service:
         follower: Follower,
         loader: Loader,
         reporter: Reporter,
+        shadows: ShadowScorer,
     ) -> None:
         self.snapshot: Snapshot | None = None
-        """What the loop answers with; the only reference to it outside the loader."""
+        """What the loop answers with; beside the loader only what waits for a shadow refers to it."""
+        self.lag: int | None = None
+        """Requests of the owned partitions that are not answered yet, None where it is not known."""
         self.phase = Phase.STARTING
         self.detail = ""
         self.holdings = Holdings()
@@ -72,9 +77,13 @@ class Service:
         self._follower = follower
         self._loader = loader
         self._reporter = reporter
+        self._shadows = shadows
+        self._lag_due = 0.0
         self._joined = False
         self._held = False
         self._revoked_since: float | None = None
+        self._unprepared: tuple[int, ...] = ()
+        self._unprepared_since: float | None = None
         self._reminded = 0.0
 
     def attach(self, stream: RequestStream, record_limit: int) -> None:
@@ -100,6 +109,7 @@ class Service:
         decision = self._decide()
         if decision.step is not Step.HOLD and self._held:
             self._release()
+        self._measure_lag()
         match decision.step:
             case Step.WAIT:
                 self._stand(Phase.WAITING, decision.reason)
@@ -173,7 +183,7 @@ class Service:
         # The one look at the snapshot: all that follows in this turn is under it.
         snapshot = self._loader.ready
         assert snapshot is not None, "an instance that joined has a snapshot"
-        if plan.revoked_among(plan.versions_of(snapshot), self._follower.heard.deployment):
+        if plan.revoked_among(plan.answering(snapshot), self._follower.heard.deployment):
             self.transactions.commit()
             self._put_back(messages)
             return
@@ -213,6 +223,8 @@ class Service:
                 max_answer_bytes=self._record_limit,
             )
         )
+        is_behind = len(messages) >= self._settings.batch_size
+        self._shadows.hand_over(snapshot, batch, is_behind=is_behind)
 
     def _hold(self, reason: str) -> None:
         if not self._held:
@@ -245,7 +257,7 @@ class Service:
         heard, ready = self._follower.heard, self._loader.ready
         now = time.monotonic()
         newest = heard.deployment
-        revoked = plan.revoked_among(plan.versions_of(ready), newest)
+        revoked = plan.revoked_among(plan.answering(ready), newest)
         if not revoked:
             self._revoked_since = None
         elif self._revoked_since is None:
@@ -255,6 +267,9 @@ class Service:
         unprepared = tuple(
             version for version in newest.required() if version not in report.prepared
         )
+        if unprepared != self._unprepared:
+            self._unprepared = unprepared
+            self._unprepared_since = now if unprepared else None
         return next_step(
             Situation(
                 joined=self._joined,
@@ -263,6 +278,7 @@ class Service:
                 champion=newest.champion,
                 snapshot_revision=0 if ready is None else ready.revision,
                 unprepared=unprepared,
+                unprepared_ms=_since(self._unprepared_since, now),
                 refused={
                     fallen.version: f"{fallen.rung}: {fallen.reason}"
                     for fallen in report.refused
@@ -273,6 +289,7 @@ class Service:
                 blocked=tuple(sorted(waiting)),
                 blocked_ms=max((_since(h.waiting_since, now) for h in waiting.values()), default=0),
                 peer_revision=self._reporter.peer_revision,
+                may_leave_behind=may_leave_behind(newest),
                 stamp_wait_ms=self._settings.stamp_wait_ms,
             )
         )
@@ -303,6 +320,13 @@ class Service:
         fetched = {message.partition() for message in messages}
         self._stream.seek({p: offset for p, offset in positions.items() if p in fetched})
 
+    def _measure_lag(self) -> None:
+        now = time.monotonic()
+        if now < self._lag_due:
+            return
+        self._lag_due = now + self._settings.status_interval_ms / 1_000
+        self.lag = self._stream.lag(self.holdings.positions()) if self._joined else None
+
     def _apply(self, snapshot: Snapshot | None) -> None:
         if snapshot is None or snapshot is self.snapshot:
             return
@@ -314,6 +338,7 @@ class Service:
             "snapshot.applied",
             revision=snapshot.revision,
             champion=snapshot.champion.version,
+            shadows=[shadow.version.version for shadow in snapshot.shadows],
             replaced=before,
             seconds_since_read=round(time.monotonic() - heard.at, 4),
         )

@@ -1,17 +1,18 @@
 """The reporter: one thread that announces the instance on the fleet topic, and hears the others.
 
 It announces at every interval, and at once when something changed. What it hears gives the highest
-revision that a live peer has applied, which ``membership`` asks for.
+revision that a live peer has applied, which ``membership`` asks for, and is shown to ``watch``, which
+must neither wait nor raise.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from confluent_kafka import KafkaException
 
-from adapters.fleet_topic import Announcer
+from adapters.fleet_topic import Announcer, Sighting
 from consumer.threads import thread_of
 from schemas.fleet import InstanceStatus
 
@@ -32,13 +33,18 @@ class Reporter:
         self._instance = instance
         self._interval = interval_seconds
         self._describe: Callable[[], InstanceStatus] | None = None
+        self._watch: Callable[[Sequence[Sighting]], None] | None = None
         self._news = threading.Event()
         self._stopping = False
         self._thread = thread_of("reporter", self._run)
 
-    def start(self, describe: Callable[[], InstanceStatus]) -> None:
-        """Start the thread; ``describe`` is called on it and gives the status of the moment."""
-        self._describe = describe
+    def start(
+        self,
+        describe: Callable[[], InstanceStatus],
+        watch: Callable[[Sequence[Sighting]], None],
+    ) -> None:
+        """Start the thread. ``describe`` gives the status of the moment, ``watch`` sees the fleet's."""
+        self._describe, self._watch = describe, watch
         self._thread.start()
 
     def changed(self) -> None:
@@ -57,12 +63,14 @@ class Reporter:
 
     def _run(self) -> None:
         assert self._describe is not None
+        assert self._watch is not None
         while not self._stopping:
             began = time.monotonic()
             try:
                 self._announcer.follow()
                 self.peer_revision = self._announcer.fleet.peer_revision(self._instance)
                 self._announcer.announce(self._describe())
+                self._watch(self._announcer.fleet.sightings())
             except KafkaException as error:  # the fleet topic must never stop the answers
                 log.warning("fleet.unavailable", problem=str(error))
             self._news.wait(self._interval)

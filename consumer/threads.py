@@ -3,12 +3,18 @@
 None may die unseen: an error that a thread did not expect ends the process.
 """
 
+import contextlib
 import contextvars
+import os
 import threading
 import traceback
 from collections.abc import Callable
 
 from adapters.watchdog import end_process
+
+NICENESS = 5
+"""A thread that steps back yields to the loop when both want a core; more would starve it of the
+interpreter."""
 
 
 def thread_of(name: str, work: Callable[[], None]) -> threading.Thread:
@@ -22,3 +28,9 @@ def thread_of(name: str, work: Callable[[], None]) -> threading.Thread:
             bound.run(end_process, "thread.died", thread=name, error=traceback.format_exc())
 
     return threading.Thread(target=run, name=name, daemon=True)
+
+
+def step_back() -> None:
+    """Let the calling thread yield to the answering loop."""
+    with contextlib.suppress(AttributeError, OSError):  # Linux sets it for one thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

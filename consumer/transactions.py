@@ -8,10 +8,12 @@
    partition goes back to its committed offset: its requests are answered again.
 4. What comes after a failed stream is for a new process.
 
-Answers are counted for the fleet status once they are committed.
+Answers are counted for the fleet status once they are committed, also for each version under its
+rollout (``tallies``). What was rejected before it was routed counts for no version.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
@@ -19,6 +21,7 @@ import structlog
 from adapters.request_stream import MustAbort, RequestStream, TooLargeForTopic
 from consumer.holdings import Holdings
 from consumer.outgoing import rejection_record, too_large
+from consumer.tallies import Count, Counts, carried_on, names_of, plus
 from scoring.batch import Answer, ForecastAnswer, RejectionAnswer
 from scoring.snapshot import Snapshot
 
@@ -43,6 +46,8 @@ class Transactions:
         """Committed rejections since the start."""
         self.aborted = 0
         """Transactions that had to be done again."""
+        self.counts: Counts = {}
+        """The committed answers of each version under the rollout of the newest transaction."""
         self._stream = stream
         self._holdings = holdings
         self._most_answers = most_answers
@@ -50,8 +55,9 @@ class Transactions:
         self._record_limit = record_limit
         self._snapshot: Snapshot | None = None
         self._began = 0.0
-        self._forecasts = 0
-        self._rejections = 0
+        self._forecasts: Counter[str] = Counter()
+        """Written and not committed, by variant; rejections too, and those not routed under ``""``."""
+        self._rejections: Counter[str] = Counter()
 
     def seconds_left(self, at_most: float) -> float:
         """How long the loop may wait for requests before the open transaction is due."""
@@ -62,7 +68,7 @@ class Transactions:
     def is_due(self) -> bool:
         """Whether the open transaction, if there is one, should be committed now."""
         return self._snapshot is not None and (
-            self._forecasts + self._rejections >= self._most_answers
+            self._open_answers() >= self._most_answers
             or time.monotonic() >= self._began + self._longest_seconds
         )
 
@@ -78,7 +84,7 @@ class Transactions:
         self._stream.begin()
         self._snapshot = snapshot
         self._began = time.monotonic()
-        self._forecasts = self._rejections = 0
+        self._forecasts, self._rejections = Counter(), Counter()
 
     def write(self, answers: Sequence[Answer]) -> None:
         """Produce the answers. After a failure the transaction is aborted, and its requests return."""
@@ -104,8 +110,9 @@ class Transactions:
             return
         self._snapshot = None
         self._holdings.note_commit(offsets, snapshot.stamp)
-        self.answered += self._forecasts
-        self.rejected += self._rejections
+        self.answered += self._forecasts.total()
+        self.rejected += self._rejections.total()
+        self._count(snapshot)
 
     def abandon(self) -> None:
         """Abort the open transaction, if there is one, and rewind what is still owned."""
@@ -119,15 +126,25 @@ class Transactions:
         except TooLargeForTopic:
             self._write_rejection(too_large(answer, self._record_limit))
         else:
-            self._forecasts += 1
+            self._forecasts[answer.variant] += 1
 
     def _write_rejection(self, answer: RejectionAnswer) -> None:
         record = rejection_record(answer, self._record_limit)
         self._stream.produce_rejection(record.key, record.value, record.headers)
-        self._rejections += 1
+        self._rejections[answer.rejection.variant] += 1
+
+    def _open_answers(self) -> int:
+        return self._forecasts.total() + self._rejections.total()
+
+    def _count(self, snapshot: Snapshot) -> None:
+        counts = carried_on(self.counts, snapshot)
+        for variant, which in names_of(snapshot).items():
+            more = Count(self._forecasts[variant], self._rejections[variant])
+            counts[which] = plus(counts.get(which, Count()), more)
+        self.counts = counts
 
     def _abort_and_rewind(self, why: str) -> None:
-        log.warning("transaction.aborted", why=why, answers=self._forecasts + self._rejections)
+        log.warning("transaction.aborted", why=why, answers=self._open_answers())
         self._stream.abort()
         self._snapshot = None
         self.aborted += 1

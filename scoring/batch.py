@@ -10,8 +10,14 @@ For every request, in this order:
 
 Whatever goes wrong with one request rejects that request and no other, and does not change a bit of
 the others' answers. Where a model fails on a batch, the batch is halved until the rows at fault stand
-alone. Nothing here reads a clock or a record from anywhere: the caller hands in both, produces the
-answers, and owns the transaction around them.
+alone.
+
+A shadow takes the same way for its share of the requests, with its own version in place of the routed
+one (``shadow_answers``). It leaves out what is no request, which the answer rejects, and what that
+version answers anyway.
+
+Nothing here reads a clock or a record from anywhere: the caller hands in both, produces the answers,
+and owns the transaction around them.
 """
 
 from collections.abc import Sequence
@@ -19,13 +25,13 @@ from datetime import datetime
 
 import msgspec
 
-from deployment.routing import route
+from deployment.routing import BUCKETS, bucket, route
 from schemas.codec import Row
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import MAX_DETAIL_LENGTH, Reason, Rejected, Rejection
 from schemas.request import Request, decode_request
 from scoring.arrays import OutputRow, WrongOutput
-from scoring.snapshot import LoadedVersion, Snapshot
+from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
 # One object of each of these stands for every message: a msgspec struct is built in a fifth of the time
 # that a frozen dataclass takes, and with gc=False the collector has nothing to walk.
@@ -47,6 +53,7 @@ class ForecastAnswer(msgspec.Struct, frozen=True, gc=False):
 
     incoming: Incoming
     value: bytes
+    variant: Variant
 
 
 class RejectionAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +74,17 @@ class _Group(msgspec.Struct):
     places: list[int]
     requests: list[Request]
     rows: list[Row]
+
+    def take(self, place: int, incoming: Incoming, request: Request) -> None:
+        """Step 3 for one request. Raises Rejected where the version's contract does not take it."""
+        # The envelope was read under the widest limit of several contracts; this one's may be narrower.
+        size, limit = len(incoming.value or b""), self.version.contract.max_request_bytes
+        if size > limit:
+            raise Rejected(Reason.TOO_LARGE, f"the value has {size} bytes; the limit is {limit}")
+        row = self.version.decode(bytes(request.inputs))
+        self.places.append(place)
+        self.requests.append(request)
+        self.rows.append(row)
 
 
 class _Scene(msgspec.Struct, frozen=True):
@@ -91,58 +109,96 @@ def answer(
     ``scored_at`` must know its zone. A forecast of more than ``max_answer_bytes`` becomes a rejection.
     Never raises for what a request holds or for what the model does with it.
     """
-    if scored_at.tzinfo is None:
-        raise ValueError("scored_at has no time zone")
-    scene = _Scene(snapshot, scored_at, instance, max_answer_bytes)
+    scene = _scene(snapshot, scored_at, instance, max_answer_bytes)
     answers: dict[int, Answer] = {}
     for group in _admit(scene, batch, answers):
-        if group.rows:
-            _answer_group(scene, batch, group, answers)
+        _answer_group(scene, batch, group, answers)
     return [answers[place] for place in range(len(batch))]
+
+
+def shadow_answers(
+    snapshot: Snapshot,
+    shadow: Shadow,
+    batch: Sequence[Incoming],
+    *,
+    scored_at: datetime,
+    instance: str,
+    max_answer_bytes: int,
+) -> list[Answer]:
+    """What ``shadow`` says to its share of ``batch``, which ``snapshot`` answered; in the batch's order.
+
+    The rest as in ``answer``.
+    """
+    scene = _scene(snapshot, scored_at, instance, max_answer_bytes)
+    answers: dict[int, Answer] = {}
+    group = _Group(Variant.SHADOW, shadow.version, [], [], [])
+    versions = [shadow.version, *(each.version for each in _groups(snapshot))]
+    limit = max(version.contract.max_request_bytes for version in versions)
+    for place, incoming in enumerate(batch):
+        try:
+            request = decode_request(incoming.value, limit)
+        except Rejected:
+            continue
+        if _is_shadowed(snapshot, shadow, incoming.key, request.request_id):
+            try:
+                group.take(place, incoming, request)
+            except Rejected as rejected:
+                answers[place] = _reject(scene, incoming, group, rejected)
+    _answer_group(scene, batch, group, answers)
+    return [answers[place] for place in sorted(answers)]
+
+
+def _is_shadowed(snapshot: Snapshot, shadow: Shadow, key: bytes | None, request_id: str) -> bool:
+    sticky = request_id.encode() if key is None else key
+    if shadow.share < BUCKETS and bucket(shadow.salt, sticky) >= shadow.share:
+        return False
+    candidate = snapshot.candidate
+    if candidate is None or candidate.version != shadow.version.version:
+        return True
+    return route(snapshot.routing, key, request_id) is not Variant.CANDIDATE
+
+
+def _scene(snapshot: Snapshot, scored_at: datetime, instance: str, max_answer_bytes: int) -> _Scene:
+    if scored_at.tzinfo is None:
+        raise ValueError("scored_at has no time zone")
+    return _Scene(snapshot, scored_at, instance, max_answer_bytes)
+
+
+def _groups(snapshot: Snapshot) -> tuple[_Group, ...]:
+    """An empty group for each version that answers, the champion's first."""
+    champion = _Group(Variant.CHAMPION, snapshot.champion, [], [], [])
+    if snapshot.candidate is None or snapshot.routing.weight == 0:
+        return (champion,)
+    return (champion, _Group(Variant.CANDIDATE, snapshot.candidate, [], [], []))
 
 
 def _admit(
     scene: _Scene, batch: Sequence[Incoming], answers: dict[int, Answer]
 ) -> tuple[_Group, ...]:
     """Steps 1 to 3: the decodable requests by version. The rejections of the rest go to ``answers``."""
-    snapshot = scene.snapshot
-    champion = _Group(Variant.CHAMPION, snapshot.champion, [], [], [])
-    groups: tuple[_Group, ...] = (champion,)
-    candidate = None
-    if snapshot.candidate is not None and snapshot.routing.weight > 0:
-        candidate = _Group(Variant.CANDIDATE, snapshot.candidate, [], [], [])
-        groups = (champion, candidate)
+    groups = _groups(scene.snapshot)
+    champion, candidate = groups[0], groups[-1]
     limit = max(group.version.contract.max_request_bytes for group in groups)
     for place, incoming in enumerate(batch):
         group = None
         try:
             request = decode_request(incoming.value, limit)
             group = champion
-            if candidate is not None:
-                variant = route(snapshot.routing, incoming.key, request.request_id)
+            if candidate is not champion:
+                variant = route(scene.snapshot.routing, incoming.key, request.request_id)
                 group = candidate if variant is Variant.CANDIDATE else champion
-                _check_size(incoming.value, group.version)
-            row = group.version.decode(bytes(request.inputs))
+            group.take(place, incoming, request)
         except Rejected as rejected:
             answers[place] = _reject(scene, incoming, group, rejected)
-        else:
-            group.places.append(place)
-            group.requests.append(request)
-            group.rows.append(row)
     return groups
-
-
-def _check_size(value: bytes | None, version: LoadedVersion) -> None:
-    """The envelope was read under the wider limit of two contracts; this one's may be narrower."""
-    size, limit = len(value or b""), version.contract.max_request_bytes
-    if size > limit:
-        raise Rejected(Reason.TOO_LARGE, f"the value has {size} bytes; the limit is {limit}")
 
 
 def _answer_group(
     scene: _Scene, batch: Sequence[Incoming], group: _Group, answers: dict[int, Answer]
 ) -> None:
     """Steps 4 and 5 for the rows of one version."""
+    if not group.rows:
+        return
     version, snapshot = group.version, scene.snapshot
     outcomes = _run(version, group.rows)
     for place, request, outcome in zip(group.places, group.requests, outcomes, strict=True):
@@ -166,7 +222,7 @@ def _answer_group(
             )
         )
         if len(value) <= scene.max_answer_bytes:
-            answers[place] = ForecastAnswer(incoming, value)
+            answers[place] = ForecastAnswer(incoming, value, group.variant)
         else:
             answers[place] = _reject(scene, incoming, group, _oversized(value, scene))
 

@@ -1,7 +1,8 @@
 """The snapshot: all that a consumer answers with, immutable and swapped by one assignment.
 
 It is one revision of the control log with its routing and its loaded models. What a transaction
-commits was answered under one snapshot, whose revision stands in every answer.
+commits was answered under one snapshot, whose revision stands in every answer. Shadows ride along:
+versions that score a share of the requests beside the answer, for nobody to see.
 """
 
 from dataclasses import dataclass
@@ -42,9 +43,25 @@ def load(version: int, digest: str, contract: Contract, model: Model) -> LoadedV
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """A version that scores, beside the answer, the keys below ``share`` (basis points).
+
+    ``rollout`` is the revision of the rollout that asks for it; its ``salt`` is the routing's, so that
+    a shadow of 20 % scores the very keys that a weight of 20 % would move.
+    """
+
+    rollout: int
+    salt: str
+    share: int
+    version: LoadedVersion
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One revision's answer to everything: ``stamp`` is what is stored beside the offsets.
 
+    ``rollout`` is the revision of the rollout that moves traffic, 0 where none runs. ``shadows`` are
+    those whose versions are loaded: they are wanted, never required.
     Raises ValueError where the models are not those that the routing names: a candidate must be
     loaded once it has traffic.
     """
@@ -55,6 +72,8 @@ class Snapshot:
     routing: Routing
     champion: LoadedVersion
     candidate: LoadedVersion | None
+    rollout: int = 0
+    shadows: tuple[Shadow, ...] = ()
 
     def __post_init__(self) -> None:
         if self.champion.version != self.routing.champion:

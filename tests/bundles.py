@@ -3,6 +3,9 @@
 ``forecast = slope × units + weight of the item + table[day]``. The item's weight is 1 for ``a``, 2 for
 ``b`` and 0 for any other; the table is zeros, as long as the test wants the model to be large. The
 slope tells versions apart.
+
+With an ``opset`` that no onnxruntime knows, the same graph stands for a model of the future: real bytes
+that only a newer runtime could load.
 """
 
 from datetime import UTC, date, datetime
@@ -37,6 +40,9 @@ from schemas.manifest import (
 )
 
 WEIGHTS = {"a": 1.0, "b": 2.0}
+OPSET = 17
+WIDTH = 512
+"""Of the layers that make a model slow: each costs 0.03 GFLOP for 64 rows."""
 LAST_DAY = date(2099, 12, 31)
 
 
@@ -82,8 +88,11 @@ def contract() -> Contract:
     )
 
 
-def graph(slope: float, *, table_bytes: int = 400) -> bytes:
-    """The ONNX model; its table of zeros has at least ``table_bytes``."""
+def graph(slope: float, *, table_bytes: int = 400, layers: int = 0, opset: int = OPSET) -> bytes:
+    """The ONNX model; its table of zeros has at least ``table_bytes``. Any other opset is a claim.
+
+    ``layers`` products of zeros are added for nothing but the time that they take.
+    """
     table = np.zeros(max(table_bytes // 4, 1), np.float32)
     constants = [
         numpy_helper.from_array(np.array(slope, np.float32), "slope"),
@@ -104,8 +113,12 @@ def graph(slope: float, *, table_bytes: int = 400) -> bytes:
         helper.make_node("Add", ["scaled", "weight"], ["summed"]),
         helper.make_node("Mod", ["date", "length"], ["place"]),
         helper.make_node("Gather", ["table", "place"], ["looked_up"]),
-        helper.make_node("Add", ["summed", "looked_up"], ["forecast"]),
+        helper.make_node("Add", ["summed", "looked_up"], ["plain" if layers else "forecast"]),
     ]
+    if layers:
+        slow_nodes, slow_constants = _slowly_add_zero("plain", "forecast", layers)
+        nodes += slow_nodes
+        constants += slow_constants
     inputs = [
         helper.make_tensor_value_info("item", TensorProto.STRING, ["N"]),
         helper.make_tensor_value_info("units", TensorProto.FLOAT, ["N"]),
@@ -114,11 +127,37 @@ def graph(slope: float, *, table_bytes: int = 400) -> bytes:
     outputs = [helper.make_tensor_value_info("forecast", TensorProto.FLOAT, ["N"])]
     model = helper.make_model(
         helper.make_graph(nodes, "linear", inputs, outputs, constants),
-        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)],
         ir_version=8,
     )
-    onnx.checker.check_model(model)
+    if opset == OPSET:
+        onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _slowly_add_zero(
+    given: str, taken: str, layers: int
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants that take ``given`` to ``taken`` unchanged, by that many products of zeros."""
+    shapes = {"wide": (1, WIDTH), "square": (WIDTH, WIDTH), "narrow": (WIDTH, 1)}
+    constants = [
+        numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in shapes.items()
+    ]
+    constants.append(numpy_helper.from_array(np.array([-1, 1], np.int64), "upright"))
+    constants.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
+    nodes = [
+        helper.make_node("Reshape", [given, "upright"], ["column"]),
+        helper.make_node("MatMul", ["column", "wide"], ["layer_0"]),
+    ]
+    for layer in range(layers):
+        names = ([f"layer_{layer}", "square"], [f"layer_{layer + 1}"])
+        nodes.append(helper.make_node("MatMul", *names))
+    nodes += [
+        helper.make_node("MatMul", [f"layer_{layers}", "narrow"], ["zeros"]),
+        helper.make_node("Reshape", ["zeros", "flat"], ["zero"]),
+        helper.make_node("Add", [given, "zero"], [taken]),
+    ]
+    return nodes, constants
 
 
 def golden(slope: float) -> bytes:
@@ -137,11 +176,17 @@ def golden(slope: float) -> bytes:
 
 
 def make_bundle(
-    model: str, slope: float, *, table_bytes: int = 400, golden_slope: float | None = None
+    model: str,
+    slope: float,
+    *,
+    table_bytes: int = 400,
+    layers: int = 0,
+    golden_slope: float | None = None,
+    opset: int = OPSET,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """A manifest and its files. With a ``golden_slope`` of its own the golden vectors do not hold."""
     files = {
-        MODEL_NAME: graph(slope, table_bytes=table_bytes),
+        MODEL_NAME: graph(slope, table_bytes=table_bytes, layers=layers, opset=opset),
         GOLDEN_NAME: golden(slope if golden_slope is None else golden_slope),
     }
     manifest = Manifest(
@@ -149,7 +194,7 @@ def make_bundle(
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         contract=contract(),
         files={name: File(digest_of(content), len(content)) for name, content in files.items()},
-        graph=Graph(ir_version=8, opsets={"ai.onnx": 17, "ai.onnx.ml": 3}),
+        graph=Graph(ir_version=8, opsets={"ai.onnx": opset, "ai.onnx.ml": 3}),
         tolerance=Tolerance(absolute=1e-6, relative=1e-6),
     )
     return manifest, files
@@ -161,10 +206,19 @@ def store_bundle(
     slope: float,
     *,
     table_bytes: int = 400,
+    layers: int = 0,
     golden_slope: float | None = None,
+    opset: int = OPSET,
 ) -> str:
     """Make a bundle and store it; returns its digest."""
-    manifest, files = make_bundle(model, slope, table_bytes=table_bytes, golden_slope=golden_slope)
+    manifest, files = make_bundle(
+        model,
+        slope,
+        table_bytes=table_bytes,
+        layers=layers,
+        golden_slope=golden_slope,
+        opset=opset,
+    )
     return write_bundle(store, manifest, files)
 
 

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from adapters.control_log import read_log
 from adapters.object_store import open_store
 from adapters.stream_config import group_of
-from deployment.decisions import Revoke
+from deployment.commands import Revoke
 from deployment.state import short_hash
 from schemas.fleet import InstanceStatus, Phase
 from tests.bundles import store_bundle

@@ -7,7 +7,8 @@ import pytest
 
 from adapters.bundles import write_bundle
 from adapters.object_store import ObjectStore, StoreUnavailable, open_store
-from consumer.admission import Limits, NotAdmitted, Overtaken, Rung, admit
+from adapters.onnx_model import runtime_limits
+from consumer.admission import MAY_BE_MENDED, Limits, NotAdmitted, Overtaken, Rung, admit
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, File, digest_of
 from tests.bundles import contract, graph, make_bundle, store_bundle, store_corrupt_bundle
 
@@ -58,6 +59,38 @@ def test_a_bundle_of_another_model_falls_from_manifest(store: ObjectStore) -> No
 def test_bytes_that_are_no_model_fall_from_load(store: ObjectStore) -> None:
     """A valid digest of nonsense is still nonsense."""
     _falls(store, _with_model(store, b"not an onnx model"), Rung.LOAD)
+
+
+def test_an_opset_of_the_future_falls_from_runtime(store: ObjectStore) -> None:
+    """The reason names the domain, the opset that it needs and the highest one here."""
+    limits = runtime_limits()
+    fallen = _falls(store, store_bundle(store, "m", 1.0, opset=99), Rung.RUNTIME)
+    assert fallen.reason == (
+        f"the model needs opset 99 of ai.onnx; onnxruntime {limits.onnxruntime} here runs up to "
+        f"{limits.opsets['ai.onnx']}"
+    )
+
+
+def test_the_graph_is_believed_and_not_the_manifest(store: ObjectStore) -> None:
+    """An opset of the future falls from runtime also where the manifest says an older one."""
+    fallen = _falls(store, _with_model(store, graph(1.0, opset=99)), Rung.RUNTIME)
+    assert "opset 99 of ai.onnx" in fallen.reason
+
+
+def test_a_manifest_that_says_another_graph_falls_from_runtime(store: ObjectStore) -> None:
+    """Others decide by the manifest, so it must say what the graph says, harmless or not."""
+    fallen = _falls(store, _with_model(store, graph(1.0, opset=16)), Rung.RUNTIME)
+    assert fallen.reason == (
+        "the manifest says opset 17 of ai.onnx, opset 3 of ai.onnx.ml, IR version 8, and model.onnx "
+        "is opset 16 of ai.onnx, opset 3 of ai.onnx.ml, IR version 8"
+    )
+
+
+def test_what_falls_from_runtime_is_never_tried_again() -> None:
+    """Neither the bytes nor this process's onnxruntime will change; the store's troubles may pass."""
+    assert list(Rung)[: len(MAY_BE_MENDED)] == [Rung.FETCH, Rung.DIGEST, Rung.MANIFEST]
+    assert set(MAY_BE_MENDED) == {Rung.FETCH, Rung.DIGEST, Rung.MANIFEST}
+    assert list(Rung)[len(MAY_BE_MENDED)] is Rung.RUNTIME
 
 
 def test_a_graph_that_lacks_the_contracts_output_falls_from_contract(store: ObjectStore) -> None:
@@ -121,8 +154,9 @@ def test_a_version_that_is_not_wanted_any_more_is_given_up(store: ObjectStore) -
         admit(away, "m", 1, digest, LIMITS, wanted=lambda: False)  # type: ignore[arg-type]
 
 
-def _falls(store: ObjectStore, digest: str, rung: Rung) -> None:
+def _falls(store: ObjectStore, digest: str, rung: Rung) -> NotAdmitted:
     with pytest.raises(NotAdmitted) as fallen:
         _admit(store, digest)
     assert fallen.value.rung is rung
     assert fallen.value.reason
+    return fallen.value

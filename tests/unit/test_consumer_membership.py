@@ -13,17 +13,20 @@ OUTSIDE = Situation(
     champion=2,
     snapshot_revision=6,
     unprepared=(),
+    unprepared_ms=0,
     refused={},
     revoked=(),
     revoked_ms=0,
     blocked=(),
     blocked_ms=0,
     peer_revision=0,
+    may_leave_behind=False,
     stamp_wait_ms=30_000,
 )
 INSIDE = replace(OUTSIDE, joined=True)
 BEHIND = replace(INSIDE, snapshot_revision=3, unprepared=(2,))
 REFUSED = replace(BEHIND, refused={2: "golden: off"})
+LEFT = replace(BEHIND, may_leave_behind=True)
 REVOKED = replace(BEHIND, revoked=(1,))
 
 
@@ -41,7 +44,21 @@ REVOKED = replace(BEHIND, revoked=(1,))
         (INSIDE, Step.ANSWER, ""),
         (BEHIND, Step.ANSWER, ""),
         # Slow is not refused: while it is loading, a peer that is faster changes nothing.
-        (replace(BEHIND, peer_revision=6), Step.ANSWER, ""),
+        (replace(BEHIND, peer_revision=6, unprepared_ms=29_999), Step.ANSWER, ""),
+        (
+            replace(BEHIND, peer_revision=6, unprepared_ms=30_000),
+            Step.LEAVE,
+            "still not ready here",
+        ),
+        # However slow: without a peer that can, nobody would answer.
+        (replace(BEHIND, peer_revision=5, unprepared_ms=99_999), Step.ANSWER, ""),
+        # Allowed to be left behind: it goes as soon as somebody else is there.
+        (replace(LEFT, peer_revision=6), Step.LEAVE, "version 2 is not ready here: the rollout"),
+        (replace(LEFT, peer_revision=5, unprepared_ms=99_999), Step.ANSWER, ""),
+        (replace(LEFT, peer_revision=6, unprepared=()), Step.ANSWER, ""),
+        # The loader publishes a snapshot a moment before it says what it has prepared.
+        (replace(LEFT, peer_revision=6, snapshot_revision=6), Step.ANSWER, ""),
+        (replace(LEFT, joined=False, peer_revision=6), Step.WAIT, "version 2 is being prepared"),
         (REFUSED, Step.ANSWER, ""),
         (replace(REFUSED, peer_revision=5), Step.ANSWER, ""),
         (replace(REFUSED, peer_revision=6), Step.LEAVE, "another instance answers at revision 6"),

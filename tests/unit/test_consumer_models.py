@@ -12,7 +12,8 @@ import pytest
 from adapters.object_store import ObjectStore, StoreUnavailable, open_store
 from consumer.admission import Limits
 from consumer.models import Loader
-from deployment.state import Deployment, Release, Standing, empty
+from deployment.state import Deployment, Release, Rollout, Standing, empty
+from scoring.snapshot import Snapshot
 from tests.bundles import store_bundle
 from tests.fleet import wait_for
 
@@ -55,6 +56,15 @@ class _Log:
         )
         releases = {**now.releases, version: release}
         self.deployment = replace(now, releases=releases, revision=now.revision + 1)
+        return self.deployment
+
+    def shadow(self, version: int) -> Deployment:
+        """The version scores everything for nobody to see."""
+        now = self.deployment
+        name = now.revision + 1
+        when = datetime(2026, 1, 1, tzinfo=UTC)
+        rollout = Rollout(name, version, "shadow", "s", 0, when, name, shadow=10_000)
+        self.deployment = replace(now, shadows={name: rollout}, revision=name)
         return self.deployment
 
     def switch(self, version: int) -> Deployment:
@@ -168,6 +178,65 @@ def test_the_loaders_thread_drops_what_nothing_names(
     wait_for("the old model's end", lambda: bool(died_on), 10)
     assert died_on == ["loader"]
     assert loader.report.prepared == (2, 3)
+
+
+def test_a_shadow_joins_the_snapshot_of_its_revision_once_it_is_loaded(
+    loader: Loader, store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """The champion does not wait for it: the same revision is published again with the shadow."""
+    log = _Log()
+    log.release(bundle(1.0))
+    log.switch(1)
+    slow = bundle(2.0)
+    store.away.add(slow)
+    log.release(slow)
+    newest = log.shadow(2)
+    loader.consider([newest])
+    _ready_at(loader, newest.revision)
+    assert loader.ready is not None
+    assert loader.ready.shadows == ()
+    store.away.clear()
+    wait_for("the shadow", lambda: loader.ready and loader.ready.shadows, 10)
+    assert loader.ready.revision == newest.revision
+    assert [shadow.version.version for shadow in loader.ready.shadows] == [2]
+
+
+def test_what_waits_for_a_shadow_keeps_its_models(
+    store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """The loader drops them on its own thread once the shadow has let go and said so."""
+    waiting: list[Snapshot] = []
+    loader = Loader(
+        store,  # type: ignore[arg-type]
+        "m",
+        Limits(30.0, 64),
+        lambda: None,
+        lambda: tuple(waiting),
+    )
+    loader.start()
+    log = _Log()
+    log.release(bundle(1.0))
+    loader.consider([log.switch(1)])
+    _ready_at(loader, 2)
+    assert loader.ready is not None
+    waiting.append(loader.ready)
+    for version in (2, 3):
+        log.release(bundle(float(version)))
+        newest = log.switch(version)
+        loader.consider([newest])
+        _ready_at(loader, newest.revision)
+        loader.using(loader.ready)
+    loader.look_again()
+    wait_for("three versions", lambda: loader.report.prepared == (1, 2, 3), 10)
+    died_on: list[str] = []
+    model = waiting[0].champion.model
+    weakref.finalize(model, lambda: died_on.append(threading.current_thread().name))
+    del model
+    waiting.clear()
+    loader.look_again()
+    wait_for("the old model's end", lambda: bool(died_on), 10)
+    assert died_on == ["loader"]
+    loader.stop()
 
 
 def test_a_refused_version_that_the_store_gives_later_is_admitted(

@@ -78,7 +78,7 @@ def test_a_forecast_beyond_the_limit_becomes_a_rejection_of_the_same_version() -
         scored_at=datetime(2026, 1, 1, tzinfo=UTC),
         instance="i",
     )
-    answer = too_large(ForecastAnswer(incoming, encode_forecast(forecast)), LIMIT)
+    answer = too_large(ForecastAnswer(incoming, encode_forecast(forecast), forecast.variant), LIMIT)
     rejection = answer.rejection
     assert (rejection.reason, rejection.version, rejection.revision) == ("answer-too-large", 2, 6)
     assert rejection.source == forecast.source

@@ -3,7 +3,17 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from consumer.plan import newest_servable, revoked_among, snapshot_of, to_drop, to_load, versions_of
+from consumer.plan import (
+    answering,
+    is_progress,
+    is_wanted,
+    newest_servable,
+    revoked_among,
+    snapshot_of,
+    to_drop,
+    to_load,
+    versions_of,
+)
 from deployment.state import Deployment, Release, Rollout, Standing, empty
 from scoring.snapshot import LoadedVersion, load
 from tests.bundles import contract
@@ -20,6 +30,12 @@ class _Silent:
 def _loaded(*versions: int) -> dict[int, LoadedVersion]:
     silent = _Silent()
     return {v: load(v, f"sha256:{v:064d}", contract(), silent) for v in versions}  # type: ignore[arg-type]
+
+
+def _rollout(revision: int, candidate: int, strategy: str = "canary", **shares: int) -> Rollout:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    blank = Rollout(revision, candidate, strategy, f"s{revision}", 0, since=now, shifted=revision)
+    return replace(blank, **shares)  # type: ignore[arg-type]
 
 
 def _deployment(revision: int, champion: int | None, **standings: Standing) -> Deployment:
@@ -70,7 +86,7 @@ def test_the_newest_revision_that_can_be_served_is_chosen() -> None:
 
 def test_a_candidate_with_traffic_is_required() -> None:
     """Ready means prepared for everything that the revision asks for."""
-    rollout = Rollout(revision=5, candidate=2, strategy="canary", salt="s", weight=1)
+    rollout = _rollout(5, 2, weight=1)
     shifted = replace(_deployment(6, 1), rollout=rollout)
     assert newest_servable([shifted], {1}) is None
     assert newest_servable([shifted], {2}) is None
@@ -91,3 +107,57 @@ def test_a_revision_between_is_not_applied_once_its_champion_was_revoked() -> No
 def test_nothing_can_be_served_before_the_first_champion() -> None:
     """A log without a champion asks for nothing, and gives no snapshot."""
     assert newest_servable([_deployment(3, None)], {1, 2, 3}) is None
+
+
+def test_a_shadow_is_wanted_and_never_required() -> None:
+    """Its revision is served without it; the snapshot is made again once it is loaded."""
+    shadowed = replace(_deployment(6, 1), shadows={5: _rollout(5, 2, "shadow", shadow=2_000)})
+    assert to_load(shadowed) == (1, 2, 3)
+    assert newest_servable([shadowed], {1}) is shadowed
+    without, with_it = snapshot_of(shadowed, _loaded(1)), snapshot_of(shadowed, _loaded(1, 2))
+    assert without.shadows == ()
+    [shadow] = with_it.shadows
+    found = (shadow.rollout, shadow.salt, shadow.share, shadow.version.version)
+    assert found == (5, "s5", 2_000, 2)
+    assert is_progress(with_it, without)
+    assert not is_progress(without, with_it)
+    assert not is_progress(with_it, with_it)
+
+
+def test_a_later_revision_is_progress_with_however_few_shadows() -> None:
+    """A shadow that ended goes at once."""
+    shadows = {5: _rollout(5, 2, "shadow", shadow=2_000)}
+    before = snapshot_of(replace(_deployment(6, 1), shadows=shadows), _loaded(1, 2))
+    after = snapshot_of(_deployment(7, 1), _loaded(1, 2))
+    assert is_progress(before, None)
+    assert is_progress(after, before)
+    assert not is_progress(before, after)
+
+
+def test_a_canary_with_a_shadow_share_is_a_shadow_of_its_candidate() -> None:
+    """Its salt and its rollout are the canary's; without a share it scores nothing."""
+    canary = replace(_deployment(6, 1), rollout=_rollout(5, 2, shadow=100))
+    snapshot = snapshot_of(canary, _loaded(1, 2))
+    assert (snapshot.rollout, snapshot.candidate) == (5, None)
+    assert [(each.rollout, each.salt) for each in snapshot.shadows] == [(5, "s5")]
+    idle = replace(canary, rollout=_rollout(5, 2))
+    assert snapshot_of(idle, _loaded(1, 2)).shadows == ()
+
+
+def test_a_shadows_version_is_held_and_does_not_answer() -> None:
+    """The loader keeps it; that it was revoked does not stop the champion."""
+    shadowed = replace(_deployment(6, 1), shadows={5: _rollout(5, 2, "shadow", shadow=2_000)})
+    snapshot = snapshot_of(shadowed, _loaded(1, 2))
+    assert (answering(snapshot), versions_of(snapshot)) == ((1,), (1, 2))
+    assert to_drop([1, 2, 3], _deployment(7, 3), (snapshot,)) == ()
+
+
+def test_a_shadow_is_wanted_as_long_as_the_newest_state_runs_it() -> None:
+    """Ended, or set to nothing, it is not scored any more, whatever still waits."""
+    shadows = {5: _rollout(5, 2, "shadow", shadow=2_000), 6: _rollout(6, 3, "shadow", shadow=1)}
+    newest = replace(_deployment(8, 1), shadows=shadows)
+    first, second = snapshot_of(newest, _loaded(1, 2, 3)).shadows
+    fewer = replace(newest, shadows={5: replace(shadows[5], shadow=0), 6: shadows[6]})
+    assert (is_wanted(first, newest), is_wanted(second, newest)) == (True, True)
+    assert (is_wanted(first, fewer), is_wanted(second, fewer)) == (False, True)
+    assert not is_wanted(second, _deployment(9, 1))

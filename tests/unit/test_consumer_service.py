@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +15,12 @@ from adapters.stream_config import consumer_config
 from consumer.control import Heard
 from consumer.models import Report
 from consumer.service import Service
+from consumer.shadow import ShadowScorer
 from deployment.ledger import StampVerdict
 from deployment.routing import Routing
-from deployment.state import Deployment
+from deployment.state import Deployment, Release, Standing
 from schemas.rejection import Headers, read_rejection
-from scoring.snapshot import Snapshot, load
+from scoring.snapshot import Shadow, Snapshot, load
 from tests.bundles import contract
 
 LIMIT = 100_000
@@ -79,11 +82,18 @@ class ScriptedStream:
     def seek(self, positions: Mapping[int, int]) -> None:
         """Nothing is fetched twice here."""
 
+    def pause(self, partitions: Collection[int]) -> None:
+        """What is held is not fetched."""
+
     def resume(self, partitions: Collection[int]) -> None:
         """Nothing is paused here."""
 
     def serve(self) -> None:
         """No delivery reports."""
+
+    def lag(self, positions: Mapping[int, int]) -> int | None:
+        """Every partition ends at 10."""
+        return sum(10 - position for position in positions.values())
 
 
 class Scene:
@@ -94,7 +104,7 @@ class Scene:
         self.loader = SimpleNamespace(
             model="m", ready=snapshot_at(1), report=Report((1,), ()), using=lambda snapshot: None
         )
-        follower = SimpleNamespace(
+        self.follower = SimpleNamespace(
             heard=Heard(deployment, True, time.monotonic()),
             failure=None,
             judge=lambda stamp: StampVerdict.KNOWN,
@@ -102,12 +112,14 @@ class Scene:
         reporter = SimpleNamespace(peer_revision=0, changed=lambda: None)
         settings = Settings(consumer={"commit_interval_ms": 5_000})  # type: ignore[arg-type]
         self.stream = ScriptedStream()
+        self.shadows = ShadowScorer(settings, "m", "i")
         self.service = Service(
             settings.consumer,
             "i",
-            follower,  # type: ignore[arg-type]
+            self.follower,  # type: ignore[arg-type]
             self.loader,  # type: ignore[arg-type]
             reporter,  # type: ignore[arg-type]
+            self.shadows,
         )
         self.service.attach(self.stream, LIMIT)  # type: ignore[arg-type]
         self.service.turn()  # joins
@@ -119,6 +131,20 @@ class Scene:
 
     def swap(self, revision: int) -> None:
         self.loader.ready = snapshot_at(revision)
+
+    def shadow(self, revision: int) -> Snapshot:
+        """The snapshot at this revision has version 2 as a shadow."""
+        version = replace(snapshot_at(revision).champion, version=2)
+        shadows = (Shadow(rollout=1, salt="s", share=10_000, version=version),)
+        self.loader.ready = replace(snapshot_at(revision), shadows=shadows)
+        return self.loader.ready
+
+    def revoke(self, version: int) -> None:
+        """The log said so at revision 2, and nothing newer is ready."""
+        when = datetime(2026, 1, 1, tzinfo=UTC)
+        revoked = Release(version, "sha256:c", Standing.REVOKED, 1, "test", when, "")
+        newest = replace(self.follower.heard.deployment, revision=2, releases={version: revoked})
+        self.follower.heard = Heard(newest, True, time.monotonic())
 
 
 def test_a_snapshot_that_comes_during_the_fetch_answers_its_batch() -> None:
@@ -173,3 +199,51 @@ def test_requests_are_read_committed_and_nothing_is_committed_by_itself(membersh
     assert config["isolation.level"] == "read_committed"
     assert config["enable.auto.commit"] is False
     assert config["enable.auto.offset.store"] is False
+
+
+def test_a_batch_goes_to_the_shadows_after_its_answers_were_written() -> None:
+    """What waits for a shadow names the snapshot that answered; without shadows nothing waits."""
+    scene = Scene()
+    scene.turn(lambda: [Message(0)])
+    assert scene.shadows.in_use() == ()
+    shadowed = scene.shadow(2)
+    scene.turn(lambda: [Message(1)])
+    assert scene.stream.said[-1] == ("answer", (1, 2))
+    assert scene.shadows.in_use() == (shadowed,)
+
+
+def test_one_more_shadow_at_the_same_revision_begins_a_new_transaction() -> None:
+    """The open one is committed under the same stamp, and nothing is answered twice."""
+    scene = Scene()
+    scene.turn(lambda: [Message(0)])
+    scene.shadow(1)
+    scene.turn(lambda: [Message(1)])
+    assert [said for said in scene.stream.said if said[0] != "begin"] == [
+        ("answer", (0, 1)),
+        ("commit", ({0: 1}, "log:1:head")),
+        ("answer", (1, 1)),
+    ]
+
+
+@pytest.mark.parametrize(("revoked", "answers"), [(2, True), (1, False)])
+def test_only_a_revoked_version_that_answers_stops_the_answers(revoked: int, answers: bool) -> None:
+    """A shadow's version that was read to be revoked leaves the champion alone."""
+    scene = Scene()
+    scene.shadow(1)
+    scene.revoke(revoked)
+    scene.turn(lambda: [Message(0)])
+    assert (("answer", (0, 1)) in scene.stream.said) is answers
+
+
+def test_the_lag_is_what_lies_ahead_of_the_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured once an interval, and not known outside the group."""
+    scene = Scene()
+    assert scene.service.lag is None
+    monkeypatch.setattr(scene.service, "_lag_due", 0.0)
+    scene.turn(lambda: [Message(0), Message(1)])
+    assert scene.service.lag == 10
+    scene.turn(list)
+    assert scene.service.lag == 10, "not due yet"
+    monkeypatch.setattr(scene.service, "_lag_due", 0.0)
+    scene.turn(list)
+    assert scene.service.lag == 8

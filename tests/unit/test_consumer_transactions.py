@@ -9,12 +9,13 @@ import pytest
 
 from adapters.request_stream import MustAbort, StreamFailed, TooLargeForTopic
 from consumer.holdings import Holdings
+from consumer.tallies import Count, TallyName
 from consumer.transactions import Transactions
 from deployment.routing import Routing
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import Headers, Reason, Rejection, read_rejection
 from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer
-from scoring.snapshot import Snapshot, load
+from scoring.snapshot import LoadedVersion, Snapshot, load
 from tests.bundles import contract
 
 LIMIT = 100_000
@@ -74,21 +75,31 @@ class SimulatedStream:
         self.read_from = positions.get(0, self.read_from)
 
 
-def _snapshot(revision: int) -> Snapshot:
-    loaded = load(1, "sha256:" + "0" * 64, contract(), model=None)  # type: ignore[arg-type]
-    return Snapshot("m", revision, f"log:{revision}:head", Routing(1, None, 0, ""), loaded, None)
+def _loaded(version: int) -> LoadedVersion:
+    return load(version, "sha256:" + "0" * 64, contract(), model=None)  # type: ignore[arg-type]
+
+
+def _snapshot(revision: int, rollout: int = 0, champion: int = 1) -> Snapshot:
+    """With a rollout, version 9 is a candidate that answers every fifth request."""
+    routing = Routing(champion, 9 if rollout else None, 2_000 if rollout else 0, "s")
+    candidate = _loaded(9) if rollout else None
+    stamp = f"log:{revision}:head"
+    return Snapshot("m", revision, stamp, routing, _loaded(champion), candidate, rollout)
 
 
 def _answer(offset: int, snapshot: Snapshot, key: bytes = b"key") -> Answer:
+    is_candidate = snapshot.rollout > 0 and offset % 5 == 0
+    variant = Variant.CANDIDATE if is_candidate else Variant.CHAMPION
     source = Source("m.requests", 0, offset, 1_000)
     incoming = Incoming("m.requests", 0, offset, 1_000, key, b"{}")
     if offset % 7 == 3:
+        is_early = offset % 2 == 0
         rejection = Rejection(
             reason=Reason.NOT_JSON,
             detail="",
             model="m",
-            version=0,
-            variant="",
+            version=0 if is_early else 9 if is_candidate else 1,
+            variant="" if is_early else variant,
             digest="",
             revision=snapshot.revision,
             source=source,
@@ -102,13 +113,13 @@ def _answer(offset: int, snapshot: Snapshot, key: bytes = b"key") -> Answer:
         model="m",
         version=1,
         digest="sha256:" + "0" * 64,
-        variant=Variant.CHAMPION,
+        variant=variant,
         revision=snapshot.revision,
         source=source,
         scored_at=datetime(2026, 1, 1, tzinfo=UTC),
         instance="i",
     )
-    return ForecastAnswer(incoming, encode_forecast(forecast))
+    return ForecastAnswer(incoming, encode_forecast(forecast), variant)
 
 
 class _Loop:
@@ -206,3 +217,48 @@ def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
     loop.transactions.commit()
     assert loop.stream.answered == Counter(range(3))
     assert {each.reason for each in loop.stream.rejections} == {Reason.ANSWER_TOO_LARGE}
+
+
+def _counts(loop: _Loop) -> dict[tuple[int, int, str], tuple[int, int]]:
+    return {
+        (name.rollout, name.version, name.variant): (count.answered, count.rejected)
+        for name, count in loop.transactions.counts.items()
+    }
+
+
+def test_answers_are_tallied_by_the_version_that_gave_them() -> None:
+    """Forecasts and rejections count for their variant under the rollout; those not routed for none."""
+    loop = _Loop([], most_answers=35)
+    loop.turn(_snapshot(3, rollout=2), 35)
+    # Rejected are 3, 10, 17, 24, 31; the even ones before they were routed. Every fifth is version 9's.
+    assert _counts(loop) == {(2, 1, "champion"): (24, 3), (2, 9, "candidate"): (6, 0)}
+    assert loop.transactions.counts[TallyName(2, 9, Variant.CANDIDATE)] == Count(6, 0, 0, 0)
+
+
+def test_an_aborted_transaction_counts_for_nobody() -> None:
+    """Only what was committed is tallied, once."""
+    loop = _Loop([MustAbort("the broker said so")] * 2, most_answers=3)
+    snapshot = _snapshot(3)
+    while loop.stream.committed_offset < 3:
+        loop.turn(snapshot, 3)
+    assert _counts(loop) == {(0, 1, "champion"): (3, 0)}
+
+
+@pytest.mark.parametrize(
+    ("later", "tallies"),
+    [
+        (_snapshot(5), {(0, 1, "champion"): (6, 0)}),
+        (_snapshot(5, champion=4), {(0, 4, "champion"): (3, 0)}),
+        (_snapshot(5, rollout=5), {(5, 1, "champion"): (3, 0), (5, 9, "candidate"): (0, 0)}),
+    ],
+)
+def test_tallies_count_from_the_first_answer_under_a_rollout(
+    later: Snapshot, tallies: dict[tuple[int, int, str], tuple[int, int]]
+) -> None:
+    """A new rollout or champion starts from nothing, and what was before is not kept."""
+    loop = _Loop([], most_answers=3)
+    loop.turn(_snapshot(3), 3)
+    loop.holdings.take_over(0, 11, "", None)
+    loop.stream.read_from = 11
+    loop.turn(later, 3)
+    assert _counts(loop) == tallies

@@ -5,10 +5,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from adapters.onnx_model import graph_of, load_onnx_model, numeric_class, numeric_class_of
+from adapters.onnx_model import (
+    RuntimeLimits,
+    graph_of,
+    load_onnx_model,
+    numeric_class,
+    numeric_class_of,
+    runtime_limits,
+    whole_model,
+)
 from schemas.contract import Binding, Contract, Field, FieldType, Output, TensorType
 from schemas.errors import ModelwireError
 
@@ -160,6 +169,84 @@ def test_an_opset_of_the_future_is_refused() -> None:
     future.opset_import[0].version = 999
     with pytest.raises(ModelwireError, match="cannot load the model"):
         load_onnx_model(future.SerializeToString())
+
+
+def test_the_limits_are_those_of_the_runtime() -> None:
+    """At each limit a graph loads, one beyond it does not: opsets of each domain, and the IR version."""
+    limits = runtime_limits()
+    assert limits.onnxruntime == onnxruntime.__version__
+    assert set(limits.opsets) == {"ai.onnx", "ai.onnx.ml", "com.microsoft"}
+    at_limit = model()
+    at_limit.ir_version = limits.ir_version
+    for each in at_limit.opset_import:
+        each.version = limits.opsets[each.domain or "ai.onnx"]
+    load_onnx_model(at_limit.SerializeToString())
+    for beyond in (*at_limit.opset_import, at_limit):
+        name = "ir_version" if beyond is at_limit else "version"
+        setattr(beyond, name, getattr(beyond, name) + 1)
+        with pytest.raises(ModelwireError, match="cannot load the model"):
+            load_onnx_model(at_limit.SerializeToString())
+        setattr(beyond, name, getattr(beyond, name) - 1)
+
+
+LIMITS = RuntimeLimits("1.2.3", {"ai.onnx": 17, "ai.onnx.ml": 3}, 8)
+
+
+def test_what_the_runtime_has_is_enough() -> None:
+    """A model at every limit may run, and so may one that imports a domain without using it."""
+    fitting = model()
+    fitting.opset_import.append(helper.make_opsetid("my.unused", 7))
+    whole_model(fitting.SerializeToString()).check_runtime(LIMITS)
+
+
+def test_what_the_runtime_lacks_is_named_all_at_once() -> None:
+    """Opset, IR version and operators of an unknown domain, with what the runtime has instead."""
+    strange = model(nodes=[helper.make_node("Divine", ["matrix"], ["sums"], domain="my.operators")])
+    strange.opset_import[0].version, strange.ir_version = 18, 9
+    with pytest.raises(ModelwireError) as refused:
+        whole_model(strange.SerializeToString()).check_runtime(LIMITS)
+    assert refused.value.message == (
+        "the model needs opset 18 of ai.onnx; onnxruntime 1.2.3 here runs up to 17, and "
+        "IR version 9; onnxruntime 1.2.3 here runs up to 8, and "
+        "operators of my.operators (Divine), a domain that onnxruntime 1.2.3 here does not know"
+    )
+
+
+def _in_a_branch(strange: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    branch = helper.make_graph([node], "branch", [], [])
+    strange.graph.node.append(
+        helper.make_node("If", ["b"], ["c"], then_branch=branch, else_branch=branch)
+    )
+
+
+def _in_a_function(strange: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    opsets = [helper.make_opsetid("", 17)]
+    strange.functions.append(helper.make_function("my", "f", [], ["c"], [node], opsets))
+
+
+@pytest.mark.parametrize("place", [_in_a_branch, _in_a_function])
+def test_an_unknown_operator_is_found_wherever_it_hides(
+    place: Callable[[onnx.ModelProto, onnx.NodeProto], None],
+) -> None:
+    """Branches of a condition and functions are looked through."""
+    strange = model()
+    place(strange, helper.make_node("Divine", [], ["c"], domain="my.operators"))
+    with pytest.raises(ModelwireError, match=r"my\.operators \(Divine\)"):
+        whole_model(strange.SerializeToString()).check_runtime(LIMITS)
+
+
+def test_a_function_of_the_models_own_is_no_unknown_operator() -> None:
+    """What the model defines itself it brings along: it may run, and it does."""
+    body = helper.make_node("Add", ["a", "a"], ["b"])
+    opsets = [helper.make_opsetid("", 17)]
+    own = model(nodes=[helper.make_node("Double", ["matrix"], ["sums"], domain="my")])
+    del own.graph.output[0], own.graph.input[0]
+    own.opset_import.append(helper.make_opsetid("my", 1))
+    own.functions.append(helper.make_function("my", "Double", ["a"], ["b"], [body], opsets))
+    whole = whole_model(own.SerializeToString())
+    whole.check_runtime(LIMITS)
+    [doubled] = whole.load().run({"matrix": FEEDS["matrix"]}, ["sums"])
+    np.testing.assert_array_equal(doubled, 2 * FEEDS["matrix"])
 
 
 def _outside(tensor: TensorProto, location: str) -> TensorProto:

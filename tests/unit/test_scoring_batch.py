@@ -21,12 +21,12 @@ from example_contracts import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployment.routing import route
+from deployment.routing import bucket, route
 from schemas.forecast import Forecast, Source, Variant, decode_forecast
 from schemas.rejection import MAX_DETAIL_LENGTH, Reason
-from scoring.batch import Answer, ForecastAnswer, RejectionAnswer, answer
+from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer, answer, shadow_answers
 from scoring.model import Array
-from scoring.snapshot import Snapshot
+from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
 SERVING = snapshot_of(loaded(Arithmetic()))
 
@@ -310,3 +310,94 @@ def test_a_snapshot_holds_the_versions_that_its_routing_names(
             loaded(Arithmetic(), version=champion),
             None if candidate is None else loaded(Arithmetic(), version=candidate),
         )
+
+
+def shadowed(snapshot: Snapshot, shadow: Shadow, batch: Sequence[Incoming]) -> list[Answer]:
+    """What the shadow says to the batch."""
+    return shadow_answers(
+        snapshot, shadow, batch, scored_at=NOON, instance="sales-0", max_answer_bytes=10_000
+    )
+
+
+def shadow_of(version: LoadedVersion, share: int = 10_000, salt: str = "dark") -> Shadow:
+    """A shadow of rollout 4."""
+    return Shadow(4, salt, share, version)
+
+
+@given(slots)
+def test_a_shadow_says_what_it_would_say_as_champion(batch: list[int | str]) -> None:
+    """Only the variant differs; a request that is none has no shadow answer."""
+    version = loaded(Arithmetic(), version=2)
+    requests = [
+        incoming(good(slot) if isinstance(slot, int) else POISON[slot][0], offset=offset)
+        for offset, slot in enumerate(batch)
+    ]
+    as_champion = {
+        each.incoming.offset: each
+        for each in answer(
+            snapshot_of(version),
+            requests,
+            scored_at=NOON,
+            instance="sales-0",
+            max_answer_bytes=10_000,
+        )
+    }
+    given_answers = shadowed(SERVING, shadow_of(version), requests)
+    for each in given_answers:
+        same = as_champion.pop(each.incoming.offset)
+        if isinstance(each, ForecastAnswer):
+            forecast = msgspec.structs.replace(forecast_of(same), variant=Variant.SHADOW)
+            assert forecast_of(each) == forecast
+            assert each.variant is Variant.SHADOW
+        else:
+            assert isinstance(same, RejectionAnswer)
+            assert each.rejection == msgspec.structs.replace(same.rejection, variant=Variant.SHADOW)
+    assert [each.incoming.offset for each in given_answers] == sorted(
+        each.incoming.offset for each in given_answers
+    )
+    left = [each for each in as_champion.values() if isinstance(each, RejectionAnswer)]
+    assert [each.rejection.version for each in left] == [0] * len(as_champion)
+
+
+@pytest.mark.parametrize("share", [0, 1, 2_000, 9_999, 10_000])
+def test_a_shadow_scores_the_keys_below_its_share(share: int) -> None:
+    """By the hash of the routing, under its own salt; a request without a key goes by its id."""
+    keys = [None if number % 3 == 0 else b"k%d" % number for number in range(300)]
+    batch = [incoming(good(n), offset=n, key=key) for n, key in enumerate(keys)]
+    shadow = shadow_of(loaded(Arithmetic(), version=2), share)
+    scored = [each.incoming.offset for each in shadowed(SERVING, shadow, batch)]
+    assert scored == [
+        number
+        for number, key in enumerate(keys)
+        if bucket("dark", b"r-%d" % number if key is None else key) < share
+    ]
+
+
+@pytest.mark.parametrize("weight", [0, 1, 3_000, 10_000])
+def test_what_a_canary_answers_is_not_shadowed_by_the_same_version(weight: int) -> None:
+    """Candidate and shadow of one rollout share the keys between them; another version takes all."""
+    candidate = loaded(Arithmetic(), version=2)
+    serving = snapshot_of(loaded(Arithmetic()), candidate, weight)
+    batch = [incoming(good(number), offset=number, key=b"k%d" % number) for number in range(200)]
+    own = {each.incoming.offset for each in shadowed(serving, shadow_of(candidate), batch)}
+    routed = answer(serving, batch, scored_at=NOON, instance="i", max_answer_bytes=10_000)
+    assert own == {
+        each.incoming.offset
+        for each in routed
+        if isinstance(each, ForecastAnswer) and each.variant is Variant.CHAMPION
+    }
+    other = shadow_of(loaded(Arithmetic(), version=3))
+    assert len(shadowed(serving, other, batch)) == len(batch)
+
+
+def test_a_shadows_own_contract_decides_what_it_can_answer() -> None:
+    """A request for the champion's contract is one more rejection of a shadow that has another."""
+    narrow = shadow_of(loaded(Constant(), version=2, contract=NARROW))
+    blank = request({"store": "s", "day": "2017-08-03"}) + b" " * 150
+    requests = [incoming(good(1)), incoming(request({"store": "s", "day": "2017-08-03"}), offset=1)]
+    wide, fitting, large = shadowed(SERVING, narrow, [*requests, incoming(blank, offset=2)])
+    assert reason_of(wide) == Reason.UNKNOWN_FIELD
+    assert (forecast_of(fitting).version, forecast_of(fitting).revision) == (2, 5)
+    assert reason_of(large) == Reason.TOO_LARGE
+    assert isinstance(large, RejectionAnswer)
+    assert (large.rejection.version, large.rejection.variant) == (2, "shadow")
