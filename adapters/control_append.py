@@ -13,6 +13,9 @@ failure:
 5. Write the events in one transaction and commit. A commit without an answer is repeated with the same
    call; where that does not help, all starts over from step 1 with a new producer.
 
+A commit without an answer is in doubt until step 2 has succeeded after it. Whatever ends the append
+before that, the doubt is what it reports (``TimedOut``): the events may have landed.
+
 A writer that lost the race starts over after a random pause, for a bounded time, and then reports a
 conflict. What a command means is for ``deployment.decisions``.
 """
@@ -33,7 +36,9 @@ from confluent_kafka import (
 from adapters.control_log import LogReader, require_log
 from adapters.kafka import FENCED, HOPELESS, control_config, explain, open_client
 from adapters.settings import Settings
-from deployment.decisions import Command, Refusal, decide
+from adapters.topics import require_kept
+from deployment.commands import Command, Refusal
+from deployment.decisions import decide
 from deployment.ledger import Ledger, Unaccepted
 from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, TimedOut, UsageProblem
 from schemas.events import EventData, Recorded, encode_event, new_event
@@ -77,10 +82,12 @@ def append(
     with its zone.
 
     Raises RefusedByRule, or NotFound for a version that was never released; Conflict where the log
-    went beyond ``seen``, or other writers were faster for all of ``patience_s``; TimedOut where it is
-    unknown whether the events landed; BrokenLog and ModelwireError as reading does.
+    went beyond ``seen``, its topic would lose events, or other writers were faster for all of
+    ``patience_s``; TimedOut where it is unknown whether the events landed; BrokenLog and
+    ModelwireError as reading does.
     """
     topic = require_log(settings, model)
+    require_kept(settings, model)
     attempt = _Append(settings, model, topic, command, commandid, actor, now, seen)
     deadline = time.monotonic() + patience_s
     tries = 0
@@ -139,7 +146,7 @@ class _Append:
         producer = open_client(Producer, self._producer_config())
         try:
             producer.init_transactions(_seconds(deadline))
-            ledger = self._read()
+            ledger = self._read_anew()
             self.in_doubt = False
             landed = ledger.find_command(self.commandid)
             if landed:
@@ -165,6 +172,15 @@ class _Append:
                 "topic.metadata.propagation.max.ms": 3_000,
             },
         )
+
+    def _read_anew(self) -> Ledger:
+        """The log; what keeps it from being read counts for less than a doubt that stands."""
+        try:
+            return self._read()
+        except ModelwireError as error:
+            if self.in_doubt:
+                raise _StartOver(error, in_doubt=True) from error
+            raise
 
     def _read(self) -> Ledger:
         with LogReader(self.settings, self.model) as reader:
@@ -193,7 +209,11 @@ class _Append:
         outcome = decide(deployment, self.command)
         if isinstance(outcome, Refusal):
             kind = NotFound if outcome.code == "unknown-version" else RefusedByRule
-            raise kind(f"[{outcome.code}] {outcome.sentence}", hint=outcome.remedy)
+            raise kind(
+                f"[{outcome.code}] {outcome.sentence}",
+                hint=outcome.remedy,
+                details=tuple(map(str, outcome.lacks)),
+            )
         return tuple(self._event(ledger, data) for data in outcome)
 
     def _event(self, ledger: Ledger, data: EventData) -> Recorded:
@@ -233,8 +253,9 @@ class _Append:
             with suppress(KafkaException):  # the next init aborts it otherwise
                 producer.abort_transaction(CALL_SECONDS)
                 self.in_doubt = False
-        reason = explain(error, f"append to {self.topic}", self.settings.kafka.bootstrap_servers)
-        if error.code() in HOPELESS:
+        servers = self.settings.kafka.bootstrap_servers
+        reason = explain(error, f"append to {self.topic}", servers, model=self.model)
+        if error.code() in HOPELESS and not self.in_doubt:
             return reason
         if error.code() in FENCED:
             reason = Conflict(

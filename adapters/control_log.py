@@ -4,6 +4,10 @@ Partition 0 is assigned from offset 0, without a group, ``read_committed``. The 
 ``PARTITION_EOF`` is the log's end (a comparison of positions would hang while a transaction is open).
 A log whose beginning is gone, or whose accepted events do not form one chain, stops the reader
 (``BrokenLog``); a record that is no event is reported and counts for nothing.
+
+A topic that is missing at the start ends the reading at once. One that is denied later, while the log
+is followed, does not: a broker that restarts denies topics that exist. librdkafka then goes on by itself
+once the topic is there (measured), mostly without a word.
 """
 
 import time
@@ -15,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from adapters.kafka import (
     HOPELESS,
+    NO_TOPIC,
     control_config,
     explain,
     open_client,
@@ -24,7 +29,7 @@ from adapters.kafka import (
 from adapters.settings import Settings
 from deployment.ledger import Ledger, Unaccepted
 from deployment.state import BrokenLog
-from schemas.errors import Conflict, NotFound
+from schemas.errors import Conflict, ModelwireError, NotFound
 from schemas.events import Recorded
 
 SILENCE_SECONDS = 10.0
@@ -38,12 +43,12 @@ _log = structlog.get_logger("modelwire.control_log")
 class LogReader:
     """Follows a model's control log. One thread reads; ``ledger.deployment`` may be read by others.
 
-    Raises NotFound where the model has no control log, at the start and not later: a broker that
-    restarts can deny a topic for a moment.
+    Raises NotFound where the model has no control log, at the start and not later.
     """
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.ledger = Ledger(model)
+        self._follows = False
         self._end_offset = 0
         self._topic = require_log(settings, model)
         self._servers = settings.kafka.bootstrap_servers
@@ -77,15 +82,19 @@ class LogReader:
             fresh, at_end = self._take(messages)
             events += fresh
             if at_end:
+                self._follows = True
                 return events
             if messages:
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENCE_SECONDS:
                 silent = KafkaError(KafkaError._TIMED_OUT)
-                raise explain(silent, f"read {self._topic}", self._servers)
+                raise self._explain(silent)
 
     def poll(self, timeout_s: float) -> list[Recorded]:
-        """The events that came since; waits up to ``timeout_s`` for the first. Raises BrokenLog."""
+        """The events that came since; waits up to ``timeout_s`` for the first.
+
+        Raises BrokenLog, and ModelwireError for what does not pass.
+        """
         return self._take(self._fetch(timeout_s))[0]
 
     def hides_records(self) -> bool:
@@ -147,10 +156,15 @@ class LogReader:
                 "than it was",
                 hint="its records were deleted or the topic was made anew; restore it from a backup",
             )
-        if error.fatal() or code in HOPELESS:
-            raise explain(error, f"read {self._topic}", self._servers)
+        is_denied = code in NO_TOPIC and self._follows
+        if error.fatal() or (code in HOPELESS and not is_denied):
+            raise self._explain(error)
         _log.warning("control_log.read_problem", topic=self._topic, problem=error.str())
         return False
+
+    def _explain(self, error: KafkaError) -> ModelwireError:
+        model = self.ledger.deployment.model
+        return explain(error, f"read {self._topic}", self._servers, model=model)
 
 
 def read_log(settings: Settings, model: str) -> Ledger:

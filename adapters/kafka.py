@@ -9,16 +9,20 @@
 3. A KafkaError leaves this layer as a ``schemas.errors`` error that says what was attempted and what
    to do next.
 4. A topic is asked for before it is used: ``assign`` and ``subscribe`` are silent about a missing one.
+5. No two models can ever have a topic in common: patterns that would allow it are refused.
 
 Shapes of topics, and their making, are in ``adapters.topics``.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
+from itertools import combinations
 from typing import Any, TypeVar
 
 import structlog
@@ -57,8 +61,12 @@ class TopicNames:
 
 
 def topic_names(settings: Settings, model: str) -> TopicNames:
-    """The model's topics by the patterns of the settings."""
+    """The model's topics by the patterns of the settings.
+
+    Raises UsageProblem for patterns by which two topics, of one model or of two, could be the same.
+    """
     topics = settings.topics
+    _check_patterns(tuple((each.name, getattr(topics, each.name)) for each in fields(TopicNames)))
     return TopicNames(
         control=topics.control.replace("{model}", model),
         requests=topics.requests.replace("{model}", model),
@@ -68,6 +76,41 @@ def topic_names(settings: Settings, model: str) -> TopicNames:
         fleet=topics.fleet.replace("{model}", model),
         actuals=topics.actuals.replace("{model}", model),
     )
+
+
+@cache
+def _check_patterns(patterns: tuple[tuple[str, str], ...]) -> None:
+    for name, pattern in patterns:
+        if pattern.count("{model}") != 1:
+            raise UsageProblem(
+                f"topics.{name} is {pattern!r}, which does not hold {{model}} once: models would share "
+                "the topic",
+                hint=f"write it with {{model}}, such as {{model}}.{name}",
+            )
+    for (name, pattern), (other, its_pattern) in combinations(patterns, 2):
+        if _may_meet(pattern, its_pattern):
+            raise UsageProblem(
+                f"topics.{name} ({pattern!r}) and topics.{other} ({its_pattern!r}) can give the same "
+                "topic to two models",
+                hint="set them apart by a dot or an underscore, which no model's name holds: "
+                f"{{model}}.{name}, {{model}}.{other}",
+            )
+
+
+def _may_meet(pattern: str, other: str) -> bool:
+    """Whether two models' names could make the patterns one name.
+
+    The literals before and behind the models' names must agree as far as both reach; what one has more
+    of would have to be a part of the other's model, and so of its characters.
+    """
+    before, _, behind = pattern.partition("{model}")
+    its_before, _, its_behind = other.partition("{model}")
+    short, long = sorted((before, its_before), key=len)
+    brief, lengthy = sorted((behind, its_behind), key=len)
+    if not long.startswith(short) or not lengthy.endswith(brief):
+        return False
+    rest = long[len(short) :] + lengthy[: len(lengthy) - len(brief)]
+    return re.fullmatch(r"[a-z0-9-]*", rest) is not None
 
 
 def client_config(settings: Settings, **properties: Any) -> dict[str, Any]:
@@ -115,11 +158,13 @@ def open_client(kind: Callable[[dict[str, Any]], Client], config: dict[str, Any]
         ) from error
 
 
-def explain(error: KafkaError, what: str, servers: str = "") -> ModelwireError:
+def explain(
+    error: KafkaError, what: str, servers: str = "", *, model: str = "MODEL"
+) -> ModelwireError:
     """The error of ours that a KafkaError amounts to.
 
     ``what`` completes "…" in a sentence such as "no Kafka broker answered to …" ("read
-    sales.control"); ``servers`` are the addresses that were tried.
+    sales.control"); ``servers`` are the addresses that were tried; ``model`` is for what to type next.
     """
     code, said = error.code(), _plain(error.str())
     tried = f" (tried {servers})" if servers else ""
@@ -138,14 +183,15 @@ def explain(error: KafkaError, what: str, servers: str = "") -> ModelwireError:
             f"the Kafka broker did not let this client in to {what}{tried}: {said}",
             hint="check security.protocol, sasl.* and ssl.* in kafka.properties",
         )
-    if code in _NOT_ALLOWED:
+    if code in NOT_ALLOWED:
         return ModelwireError(
             f"the Kafka broker does not allow this user to {what}: {said}",
             hint="ask for the permission (ACL) on the topic, group or transactional id",
         )
-    if code in _NO_TOPIC:
+    if code in NO_TOPIC:
         return NotFound(
-            f"a topic is missing to {what}: {said}", hint="create it: modelwire topics create MODEL"
+            f"a topic is missing to {what}: {said}",
+            hint=f"create it: modelwire topics create {model}",
         )
     if code in FENCED:
         return Conflict(
@@ -185,7 +231,7 @@ _NOT_LET_IN = frozenset(
         KafkaError.ILLEGAL_SASL_STATE,
     }
 )
-_NOT_ALLOWED = frozenset(
+NOT_ALLOWED = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -193,15 +239,17 @@ _NOT_ALLOWED = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
-_NO_TOPIC = frozenset(
+"""Codes that mean: this user lacks a permission."""
+NO_TOPIC = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
     }
 )
+"""Codes that mean: the topic or the partition is not there, as far as the one who says so knows."""
 
-HOPELESS = _NOT_LET_IN | _NOT_ALLOWED | _NO_TOPIC
+HOPELESS = _NOT_LET_IN | NOT_ALLOWED | NO_TOPIC
 """Codes of what does not pass by itself."""
 
 
@@ -248,8 +296,10 @@ def admin(settings: Settings) -> Iterator[Admin]:
         del opened.client
 
 
-def require_topics(settings: Settings, names: Iterable[str]) -> dict[str, int]:
-    """The number of partitions of each topic.
+def require_topics(
+    settings: Settings, names: Iterable[str], *, model: str = "MODEL"
+) -> dict[str, int]:
+    """The number of partitions of each topic; ``model`` is for what to type where one is missing.
 
     Raises NotFound that names the missing ones, and ModelwireError where no broker answers.
     """
@@ -270,7 +320,7 @@ def require_topics(settings: Settings, names: Iterable[str]) -> dict[str, int]:
         are = "topic is" if len(missing) == 1 else "topics are"
         raise NotFound(
             f"the {are} missing: {', '.join(missing)}",
-            hint="create a model's topics: modelwire topics create MODEL",
+            hint=f"create a model's topics: modelwire topics create {model}",
         )
     return {name: len(description.partitions) for name, description in found.items()}
 

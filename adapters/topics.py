@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs d
     ResourceType,
 )
 
-from adapters.kafka import ANSWER_LIMIT_SECONDS, Admin, admin, topic_names
+from adapters.kafka import ANSWER_LIMIT_SECONDS, NOT_ALLOWED, Admin, admin, topic_names
 from adapters.settings import Settings
 from schemas.errors import Conflict, ModelwireError, TimedOut
 
@@ -114,7 +114,7 @@ def topic_specs(settings: Settings, model: str) -> tuple[TopicSpec, ...]:
         Setting("message.timestamp.type", "LogAppendTime"),
     )
     return (
-        _spec(settings, names.control, 1, (*_kept(_FOR_EVER), Setting("retention.bytes", "-1"))),
+        _spec(settings, names.control, 1, _NEVER_LOST),
         _spec(settings, names.requests, many, (*_kept(7), taken)),
         _spec(settings, names.results, many, (*_kept(7), echo)),
         _spec(settings, names.shadow, many, (*_kept(3), echo)),
@@ -130,6 +130,10 @@ def _kept(days: int | str) -> tuple[Setting, ...]:
         Setting("cleanup.policy", "delete", Rule.SAME_SET),
         Setting("retention.ms", milliseconds, Rule.AT_LEAST),
     )
+
+
+_NEVER_LOST = (*_kept(_FOR_EVER), Setting("retention.bytes", _FOR_EVER))
+"""What keeps a control log for ever."""
 
 
 def _spec(
@@ -151,7 +155,7 @@ def create_topics(settings: Settings, model: str) -> list[tuple[str, Outcome]]:
     """
     specs = topic_specs(settings, model)
     with admin(settings) as asked:
-        existing = _described(asked, specs)
+        existing = describe(asked, (spec.name for spec in specs))
         _check(asked, specs, existing)
         missing = [spec for spec in specs if spec.name not in existing]
         lost_race = _create(asked, missing)
@@ -200,9 +204,10 @@ def _create(asked: Admin, specs: Iterable[TopicSpec]) -> list[TopicSpec]:
 def _await_all(asked: Admin, specs: Collection[TopicSpec]) -> dict[str, Any]:
     """The descriptions of all topics: a broker hears of a topic after the controller made it."""
     deadline = time.monotonic() + CREATE_LIMIT_SECONDS
-    while len(described := _described(asked, specs)) < len(specs):
+    names = [spec.name for spec in specs]
+    while len(described := describe(asked, names)) < len(names):
         if time.monotonic() > deadline:
-            missing = [spec.name for spec in specs if spec.name not in described]
+            missing = [name for name in names if name not in described]
             raise TimedOut(
                 f"the topics {', '.join(missing)} were created, but the broker does not know them "
                 f"after {CREATE_LIMIT_SECONDS:.0f} s",
@@ -212,10 +217,10 @@ def _await_all(asked: Admin, specs: Collection[TopicSpec]) -> dict[str, Any]:
     return described
 
 
-def _described(asked: Admin, specs: Iterable[TopicSpec]) -> dict[str, Any]:
-    """The description of each topic that exists."""
+def describe(asked: Admin, names: Iterable[str]) -> dict[str, Any]:
+    """The description of each of these topics that exists."""
     futures = asked.client.describe_topics(
-        TopicCollection([spec.name for spec in specs]), request_timeout=ANSWER_LIMIT_SECONDS
+        TopicCollection(list(names)), request_timeout=ANSWER_LIMIT_SECONDS
     )
     existing: dict[str, Any] = {}
     for name, answer in asked.results(futures).items():
@@ -231,7 +236,7 @@ def _check(asked: Admin, specs: Iterable[TopicSpec], existing: Mapping[str, Any]
     by_name = {spec.name: spec for spec in specs if spec.name in existing}
     wrong = [
         difference
-        for name, configured in _configured(asked, by_name).items()
+        for name, configured in read_configs(asked, by_name).items()
         for difference in _differences(by_name[name], existing[name], configured)
     ]
     if wrong:
@@ -242,7 +247,8 @@ def _check(asked: Admin, specs: Iterable[TopicSpec], existing: Mapping[str, Any]
         )
 
 
-def _configured(asked: Admin, names: Iterable[str]) -> dict[str, dict[str, str]]:
+def read_configs(asked: Admin, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The settings of each of these topics, by Kafka's names, as text."""
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not resources:
         return {}
@@ -253,6 +259,34 @@ def _configured(asked: Admin, names: Iterable[str]) -> dict[str, dict[str, str]]
             raise asked.explain(answer, f"read the settings of the topic {resource.name}")
         configured[resource.name] = {name: entry.value for name, entry in answer.items()}
     return configured
+
+
+def require_kept(settings: Settings, model: str) -> None:
+    """Raises Conflict where the model's control topic is set to lose events some day.
+
+    A user who may append need not be allowed to read a topic's settings: then nothing is said.
+    """
+    name = topic_names(settings, model).control
+    with admin(settings) as asked:
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        futures = asked.client.describe_configs([resource], request_timeout=ANSWER_LIMIT_SECONDS)
+        answer = asked.results(futures)[resource]
+        if isinstance(answer, KafkaError):
+            if answer.code() in NOT_ALLOWED:
+                return
+            raise asked.explain(answer, f"read the settings of the topic {name}")
+    wrong = [
+        f"{setting.name} {answer[setting.name].value}, wanted {setting.wanted}"
+        for setting in _NEVER_LOST
+        if not setting.fits(answer[setting.name].value)
+    ]
+    if wrong:
+        raise Conflict(
+            f"the control topic {name} would lose events, so nothing was appended: it has "
+            f"{'; '.join(wrong)}",
+            hint=f"mend it before anything is lost: kafka-configs.sh --alter --topic {name} "
+            "--add-config " + ",".join(f"{each.name}={each.wanted}" for each in _NEVER_LOST),
+        )
 
 
 def _differences(spec: TopicSpec, description: Any, configured: dict[str, str]) -> list[str]:

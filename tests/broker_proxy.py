@@ -14,6 +14,11 @@ from enum import StrEnum
 END_TXN = 26
 """The request (``EndTxn``) with which a producer commits."""
 
+METADATA = 3
+"""The request that asks which topics there are."""
+
+UNKNOWN_TOPIC = struct.pack(">h", 3)
+
 
 class Fault(StrEnum):
     """What happens to the next EndTxn request."""
@@ -40,6 +45,8 @@ class BrokerProxy:
         """Set when the fault has happened."""
         self.healed = threading.Event()
         self.healed.set()
+        self.denied = b""
+        """The topic that ``deny`` named, as it stands in a response behind its error code."""
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -49,9 +56,16 @@ class BrokerProxy:
         self.healed.clear()
         self.fault = fault
 
+    def deny(self, topic: str) -> None:
+        """Say of this topic that it does not exist, and cut all connections, until ``heal``."""
+        self.struck.clear()
+        self.denied = bytes([len(topic) + 1]) + topic.encode()
+        self.cut()
+
     def heal(self) -> None:
         """Work again."""
         self.fault = Fault.NONE
+        self.denied = b""
         self.healed.set()
 
     def close(self) -> None:
@@ -89,6 +103,7 @@ class _Connection:
         self._client = client
         self._server = server
         self._lost_correlation: bytes | None = None
+        self._metadata: set[bytes] = set()
 
     def start(self) -> None:
         for pump in (self._requests, self._responses):
@@ -106,7 +121,10 @@ class _Connection:
         if frame is None:
             return False
         proxy = self._proxy
-        if struct.unpack_from(">h", frame, 4)[0] == END_TXN:
+        kind = struct.unpack_from(">h", frame, 4)[0]
+        if kind == METADATA:
+            self._metadata.add(frame[8:12])
+        if kind == END_TXN:
             if proxy.fault is Fault.HOLD_REQUEST:
                 proxy.struck.set()
                 proxy.healed.wait()
@@ -124,6 +142,11 @@ class _Connection:
             proxy.struck.set()
             proxy.cut()
             return False
+        if proxy.denied and frame[4:8] in self._metadata:
+            told = frame.replace(b"\0\0" + proxy.denied, UNKNOWN_TOPIC + proxy.denied)
+            if told != frame:
+                proxy.struck.set()
+            frame = told
         self._client.sendall(frame.replace(proxy.theirs, proxy.ours))
         return True
 

@@ -13,14 +13,19 @@ from multiprocessing.queues import Queue
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from adapters.control_append import append
 from adapters.control_log import LogReader, read_log
 from adapters.kafka import client_config, topic_names
 from adapters.settings import Settings
 from adapters.topics import create_topics
-from deployment.decisions import Command, Release, Retire, Strategy, Undo
+from deployment.commands import Command, Release, Retire, Strategy, Undo
 from deployment.ledger import Ledger
 from deployment.state import BrokenLog
 from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, TimedOut, UsageProblem
@@ -259,6 +264,22 @@ def test_a_commit_in_doubt_is_reported_and_found_by_its_id(log: Log, proxy: Brok
     assert revisions(log.read().events) == [1]
 
 
+def test_a_doubt_is_reported_whatever_the_log_says_then(log: Log, proxy: BrokerProxy) -> None:
+    """A commit without an answer, and a log that cannot be read after it: 'unknown', not 'broken'."""
+    proxy.arm(Fault.LOSE_ANSWER)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            log.append, release(1), "the-command", through=proxy.address, patience_s=4.0
+        )
+        assert proxy.struck.wait(WAIT_SECONDS)
+        log.append(release(2), "another")  # fences the producer that waits for its answer
+        log.put(log.event(log.read(), ModelReleased(3, f"sha256:{3:064x}"), skip=1))
+        proxy.heal()
+        with pytest.raises(TimedOut, match="not known whether the command the-command") as doubt:
+            running.result(WAIT_SECONDS)
+    assert f"rollout history {log.model}" in doubt.value.hint
+
+
 def test_a_commit_that_landed_while_the_network_was_down_is_found(
     log: Log, proxy: BrokerProxy
 ) -> None:
@@ -385,6 +406,59 @@ def test_a_log_without_its_beginning_is_loud(log: Log) -> None:
         log.read()
     with pytest.raises(BrokenLog):
         log.append(release(3))
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("retention.ms", "604800000"), ("retention.bytes", "1000000"), ("cleanup.policy", "compact")],
+)
+def test_a_topic_that_would_lose_events_is_not_appended_to(
+    log: Log, setting: str, text: str
+) -> None:
+    """The setting is named with what mends it; reading goes on."""
+    log.append(release(1))
+    resource = ConfigResource(
+        ConfigResource.Type.TOPIC,
+        log.topic,
+        incremental_configs=[
+            ConfigEntry(setting, text, incremental_operation=AlterConfigOpType.SET)
+        ],
+    )
+    admin = AdminClient(client_config(log.settings))
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    with pytest.raises(Conflict, match=f"would lose events.*{setting} {text}") as refused:
+        log.append(release(2))
+    assert f"--topic {log.topic}" in refused.value.hint
+    assert revisions(log.read().events) == [1]
+
+
+def test_a_log_that_is_denied_for_a_moment_is_followed_on(log: Log, proxy: BrokerProxy) -> None:
+    """A broker that does not know the topic for a while ends no reader, and nothing is missed."""
+    log.append(release(1))
+    with LogReader(impatient(log.settings, proxy.address), log.model) as reader:
+        assert revisions(reader.read_to_end()) == [1]
+        proxy.deny(log.topic)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not proxy.struck.is_set():
+            assert reader.poll(0.1) == []
+            assert time.monotonic() < deadline
+        log.append(release(2))
+        assert reader.poll(1.0) == []  # it is denied, so it cannot be read
+        proxy.heal()
+        assert revisions(wait_for(lambda: reader.poll(0.1))) == [2]
+
+
+def impatient(settings: Settings, servers: str) -> Settings:
+    """Settings by which librdkafka asks often for a topic, and believes a denial at once."""
+    changes = {
+        "bootstrap_servers": servers,
+        "properties": {
+            "topic.metadata.refresh.interval.ms": "300",
+            "topic.metadata.propagation.max.ms": "100",
+        },
+    }
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update=changes)})
 
 
 def test_a_long_log_is_read_whole(log: Log) -> None:
