@@ -8,10 +8,10 @@ STATE := .modelwire
 .PHONY: help venv demo test check bench up down clean lock schemas
 
 help:
-	@echo "make demo    train, release, swap under load, undo, check: on a real Kafka broker"
+	@echo "make demo    train, release, shadow, canary, undo, check: on a real Kafka broker"
 	@echo "make test    all tests, on a real Kafka broker and a real S3 server"
 	@echo "make check   format, lint, types, import contracts"
-	@echo "make bench   measure swaps"
+	@echo "make bench   measure folding, swaps and shadows"
 	@echo "make up      start the local stack (make down stops it)"
 	@echo "make clean   remove the virtual environment, caches and the local stack's state"
 
@@ -41,7 +41,9 @@ check: $(STAMP)
 	@$(BIN)/mypy
 
 bench: $(STAMP)
+	@$(BIN)/python -m bench.fold
 	@$(BIN)/python -m bench.swaps $(ARGS)
+	@$(BIN)/python -m bench.shadow
 
 up: $(STAMP)
 	@$(BIN)/modelwire up

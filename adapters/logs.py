@@ -6,8 +6,11 @@ import sys
 import structlog
 
 
-def configure_logs(*, as_json: bool) -> None:
-    """Send structlog to stderr, as JSON for machines or as short lines for people."""
+def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
+    """Send structlog to stderr, as JSON for machines or as short lines for people.
+
+    What is below ``level`` is left out.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
@@ -21,7 +24,7 @@ def configure_logs(*, as_json: bool) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -18,10 +18,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("modelwire.localstack.cli:down", "Stop what `up` started."),
     "doctor": ("modelwire.localstack.cli:doctor", "Check this machine, and say what mends it."),
     "demo": ("modelwire.demo:demo", "Train, release, swap under load, undo, and check."),
-    "topics": ("publisher.cli:topics", "Create a model's topics."),
+    "topics": ("publisher.cli.topics:topics", "Create a model's topics, and grow them."),
     "train": ("trainer.cli:train", "Train a model on a panel of daily sales; store its bundle."),
-    "release": ("publisher.cli:release", "Publish, list, show, revoke and retire versions."),
-    "rollout": ("publisher.cli:rollout", "Move traffic to a version, and back."),
+    "release": (
+        "publisher.cli.release:release",
+        "Publish, list, show, revoke and retire versions.",
+    ),
+    "rollout": ("publisher.cli.rollout:rollout", "Move traffic to a version, and back."),
+    "models": ("publisher.cli.models:models", "List the models, and where each stands."),
     "consume": ("consumer.cli:consume", "Answer a model's requests."),
     "request": ("modelwire.requests:request", "Send or generate forecast requests."),
     "verify-stream": (
@@ -72,6 +76,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except ModelwireError as error:
         click.echo(f"error: {error.message}", err=True)
+        for line in error.details:
+            click.echo(f"  {line}", err=True)
         if error.hint:
             click.echo(f"  next: {error.hint}", err=True)
         sys.exit(error.exit_code)

@@ -12,6 +12,7 @@ from rich.table import Table
 from adapters.control_log import read_log
 from adapters.kafka import CLIENT_LOG, require_topics, topic_names
 from adapters.logs import configure_logs
+from adapters.output import TABLE, as_text, output_option
 from adapters.settings import load_settings
 from modelwire.ask import Answered, Caller, Sent, request_of, typed_inputs
 from modelwire.replay import (
@@ -102,7 +103,7 @@ def _split(pair: str) -> tuple[str, str]:
 )
 @click.option("--count", type=click.IntRange(min=1), required=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides their order.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@output_option
 def generate(model: str, rate: float, count: int, seed: int, output: str) -> None:
     """Replay the held-out days of the champion's bundle as requests, keyed by series.
 
@@ -130,8 +131,8 @@ def _show(replay: Replay, seconds: float, output: str) -> None:
         "seconds": round(seconds, 3),
         "rate": round(replay.acknowledged / seconds, 1),
     }
-    if output == "json":
-        click.echo(msgspec.json.encode(done))
+    if output != TABLE:
+        click.echo(as_text(output, done))
         return
     table = Table(show_header=False)
     for name, value in done.items():

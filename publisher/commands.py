@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from adapters.control_append import append
 from adapters.settings import Settings
-from deployment.decisions import Command
+from deployment.commands import Command
 from schemas.events import Recorded
 
 

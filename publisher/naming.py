@@ -55,6 +55,14 @@ def parse_version(text: str) -> VersionName:
     return VersionName(parse_model(model), version)
 
 
+def parse_target(text: str) -> tuple[str, int | None]:
+    """``MODEL`` or ``MODEL:VERSION``. Raises UsageProblem where it is neither."""
+    if ":" not in text:
+        return parse_model(text), None
+    named = parse_version(text)
+    return named.model, named.version
+
+
 def parse_version_of(model: str, text: str) -> int:
     """A version of ``model``, as ``3`` or ``MODEL:3``. Raises UsageProblem for another model's."""
     version = _ordinal(text)

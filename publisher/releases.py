@@ -9,11 +9,12 @@ from adapters.bundles import read_manifest, verify_bundle
 from adapters.control_log import read_log
 from adapters.object_store import ObjectStore, open_store
 from adapters.settings import Settings
-from deployment.decisions import Release, Retire, Revoke, Strategy
+from deployment.commands import Release, Retire, Revoke
 from deployment.state import Deployment
 from deployment.state import Release as Released
 from publisher.commands import Appended, fresh_salt, give
 from publisher.naming import VersionName, find_bundle
+from publisher.rollouts import Launch, finish_start, live_fleet
 from schemas.errors import NotFound, UsageProblem
 from schemas.manifest import Manifest
 
@@ -34,11 +35,12 @@ def store_of(settings: Settings) -> ObjectStore:
 
 
 def publish(
-    settings: Settings, bundle: str, model: str | None, start: Strategy | None, reason: str
+    settings: Settings, bundle: str, model: str | None, launch: Launch | None, reason: str
 ) -> Appended:
-    """Verifies the bundle and releases it; with ``start``, rolls it out in the same transaction.
+    """Verifies the bundle and releases it; with ``launch``, starts its rollout in the same transaction.
 
-    The manifest says whose version it becomes; ``model``, where it is given, must be the same.
+    The manifest says whose version it becomes; ``model``, where it is given, must be the same. Raises
+    RefusedByRule as ``rollouts.start`` does; the release stands then.
     """
     store = store_of(settings)
     digest = find_bundle(store, bundle)
@@ -48,8 +50,19 @@ def publish(
             f"the bundle {digest} is of the model {manifest.model}, not of {model}",
             hint="a bundle's model is fixed when it is trained",
         )
-    command = Release(digest, start, fresh_salt(), reason)
-    return give(settings, manifest.model, command)
+    if launch is None:
+        return give(settings, manifest.model, Release(digest, None, fresh_salt(), reason))
+    command = Release(
+        digest,
+        launch.strategy,
+        fresh_salt(),
+        reason,
+        launch.plan,
+        launch.min_ready,
+        launch.share,
+        live_fleet(settings, manifest.model),
+    )
+    return finish_start(settings, give(settings, manifest.model, command), launch)
 
 
 def revoke(settings: Settings, named: VersionName, reason: str) -> Appended:
@@ -60,11 +73,6 @@ def revoke(settings: Settings, named: VersionName, reason: str) -> Appended:
 def retire(settings: Settings, named: VersionName, reason: str) -> Appended:
     """Lets consumers drop a version that serves no more."""
     return give(settings, named.model, Retire(named.version, reason))
-
-
-def list_releases(settings: Settings, model: str) -> Deployment:
-    """The model's deployment with all its releases."""
-    return read_log(settings, model).deployment
 
 
 def show(settings: Settings, named: VersionName) -> Version:

@@ -15,6 +15,7 @@ import pytest
 from adapters.settings import S3, Settings, load_settings
 from modelwire.localstack.stack import Stack
 from modelwire.localstack.stack_info import StackInfo
+from tests.fleet import Harness, environment_of
 
 for name in [name for name in os.environ if name.startswith(("MODELWIRE_", "AWS_", "KAFKA_"))]:
     del os.environ[name]  # what the developer has set must not reach a test
@@ -88,6 +89,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 def model() -> str:
     """A model name that no other test uses."""
     return f"m-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def harness(stack: RunningStack, model: str, tmp_path: Path) -> Iterator[Harness]:
+    """A model with topics and an empty store of its own, for tests of consumers."""
+    settings = load_settings(
+        state_dir=stack.info.state_dir, store_url=(tmp_path / "store").as_uri()
+    )
+    running = Harness(settings, environment_of(settings), model, tmp_path)
+    yield running
+    running.close()
 
 
 @pytest.fixture(autouse=True)

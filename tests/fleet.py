@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from adapters.kafka import client_config, topic_names
 from adapters.object_store import ObjectStore, open_store
 from adapters.settings import Settings
 from adapters.topics import create_topics
-from deployment.decisions import Command, Release, Strategy, Undo
+from deployment.commands import Command, Release, Strategy, Undo
 from modelwire.verify_stream import Report, Topics, check_topics
 from schemas.events import Recorded
 from schemas.fleet import Phase
@@ -135,6 +135,7 @@ class Harness:
         self.topics = topic_names(self.settings, model)
         self.store: ObjectStore = open_store(settings.store_url, settings.s3_settings)
         self.instances: list[Instance] = []
+        self.commands: list[Instance] = []
         self._environment = environment | {"MODELWIRE_TOPICS__PARTITIONS": str(PARTITIONS)}
         self.folder = folder
         create_topics(self.settings, model)
@@ -149,6 +150,28 @@ class Harness:
         )
         self.instances.append(instance)
         return instance
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a ``modelwire`` command to its end; returns what it wrote, stderr last."""
+        done = subprocess.run(
+            [sys.executable, "-m", "modelwire", *arguments],
+            env=self._environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{said}"
+        assert "Traceback" not in said, said
+        return said
+
+    def background(self, *arguments: str) -> Instance:
+        """Start a ``modelwire`` command that goes on."""
+        process = Instance(list(arguments), self._environment, self.folder)
+        self.commands.append(process)
+        return process
 
     def command(self, command: Command) -> tuple[Recorded, ...]:
         """Append a command to the control log."""
@@ -200,9 +223,11 @@ class Harness:
         assert producer.flush(30) == 0
 
     @contextmanager
-    def stream(self, rate: int) -> Iterator["Stream"]:
-        """Requests at a steady rate while the block runs."""
-        stream = Stream(self, rate)
+    def stream(
+        self, rate: int, keys: Sequence[bytes] = tuple(f"key-{n}".encode() for n in range(97))
+    ) -> Iterator["Stream"]:
+        """Requests at a steady rate while the block runs, their keys in turn."""
+        stream = Stream(self, rate, keys)
         stream.start()
         try:
             yield stream
@@ -239,6 +264,11 @@ class Harness:
         records = self._records(self.topics.results, count, seconds)
         return [decode_forecast(value) for _, value, _ in records if value is not None]
 
+    def keyed_forecasts(self, count: int, seconds: float = 30.0) -> list[tuple[bytes, Forecast]]:
+        """The committed forecasts with their keys, at least ``count``."""
+        records = self._records(self.topics.results, count, seconds)
+        return [(key or b"", decode_forecast(value)) for key, value, _ in records if value]
+
     def rejections(self, count: int, seconds: float = 30.0) -> list[Rejected]:
         """The committed rejections, at least ``count``."""
         return [
@@ -254,7 +284,7 @@ class Harness:
 
     def close(self) -> None:
         """End every process that is still there."""
-        for instance in self.instances:
+        for instance in self.instances + self.commands:
             if instance.process.poll() is None:
                 instance.kill()
 
@@ -300,10 +330,11 @@ class Harness:
 class Stream:
     """A thread that sends good requests at a rate until it is stopped."""
 
-    def __init__(self, harness: Harness, rate: int) -> None:
+    def __init__(self, harness: Harness, rate: int, keys: Sequence[bytes]) -> None:
         self.sent = 0
         self._harness = harness
         self._rate = rate
+        self._keys = keys
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -324,9 +355,8 @@ class Stream:
             due = int((time.monotonic() - began) * self._rate)
             while self.sent < due:
                 try:
-                    producer.produce(
-                        topic, good_request(self.sent, "a"), f"key-{self.sent % 97}".encode()
-                    )
+                    key = self._keys[self.sent % len(self._keys)]
+                    producer.produce(topic, good_request(self.sent, "a"), key)
                 except BufferError:
                     break
                 self.sent += 1

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapters.output import TABLE, as_text, output_option
+
 if TYPE_CHECKING:
     from schemas.manifest import Manifest
 
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     help="plain: means and a ridge regression. full: history tables and boosted trees.",
 )
 @click.option("--out", metavar="URI", help="Store to write to (file:///folder, s3://bucket).")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@output_option
 def train(dataset: Path, preset: str, out: str | None, output: str) -> None:
     """Train a model on a panel of daily sales and store it as a bundle.
 
@@ -61,21 +61,15 @@ def train(dataset: Path, preset: str, out: str | None, output: str) -> None:
         "seconds": round(time.monotonic() - started, 2),
         "size_bytes": len(bundle.files["model.onnx"]),
     }
-    if output == "json":
-        _write_json(report, bundle.manifest)
-    else:
+    if output == TABLE:
         _write_table(report, bundle.manifest)
+    else:
+        figures = {"holdout": bundle.manifest.holdout, "parity": bundle.manifest.parity}
+        click.echo(as_text(output, {**report, **figures}))
 
 
 def _say_on_stderr(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _write_json(report: dict[str, Any], manifest: "Manifest") -> None:
-    import msgspec
-
-    whole = {**report, "holdout": manifest.holdout, "parity": manifest.parity}
-    click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2))
 
 
 def _write_table(report: dict[str, Any], manifest: "Manifest") -> None:

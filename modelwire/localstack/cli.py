@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from adapters.output import TABLE, as_text, output_option
 from adapters.settings import load_settings
 from modelwire.localstack.doctor import Check, Verdict, examine
 from modelwire.localstack.jars import jar_cache_of
@@ -25,9 +26,6 @@ jar_cache_option = click.option(
     "--jar-cache",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the downloaded jars, shared by all stacks.  [default: ~/.cache/modelwire/jars]",
-)
-output_option = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
 
 
@@ -68,8 +66,8 @@ def up(
         limit_seconds=limit,
         new_ports=new_ports,
     )
-    if output == "json":
-        click.echo((info.state_dir / FILE_NAME).read_text(encoding="utf-8"), nl=False)
+    if output != TABLE:
+        click.echo(as_text(output, msgspec.json.decode((info.state_dir / FILE_NAME).read_bytes())))
         return
     click.echo(f"Kafka   {info.bootstrap_servers}")
     click.echo(f"S3      {info.s3_endpoint}  bucket {info.s3_bucket}")
@@ -93,10 +91,10 @@ def doctor(ctx: click.Context, state_dir: Path | None, jar_cache: Path | None, o
     """Check this machine, and say what mends it. Exits with 1 if anything fails."""
     settings = load_settings(state_dir=state_dir)
     checks = examine(settings.state_dir, jar_cache_of(settings, jar_cache))
-    if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(checks), indent=2))
-    else:
+    if output == TABLE:
         _print_table(checks)
+    else:
+        click.echo(as_text(output, checks))
     ctx.exit(1 if any(check.verdict is Verdict.FAIL for check in checks) else 0)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from confluent_kafka import Producer
 
 from adapters.control_log import read_log
@@ -168,6 +169,93 @@ def test_a_watched_status_prints_a_line_for_each_change(shop: Shop) -> None:
     finally:
         watching.kill()
         watching.wait()
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_a_watched_status_for_programs_is_an_object_each_second(shop: Shop, output: str) -> None:
+    """JSON is an object a line; YAML has documents that begin with ---."""
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "modelwire", "rollout", "status", shop.model, "-w", "-o", output],
+        env=shop.stack.environment(shop.model) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline()]
+        begins = "{" if output == "json" else "---"
+        while sum(line.startswith(begins) for line in lines) < 3:
+            lines.append(watching.stdout.readline())
+    finally:
+        watching.kill()
+        watching.wait()
+    whole = "".join(lines[:-1])
+    read = (
+        [json.loads(line) for line in whole.splitlines()]
+        if output == "json"
+        else list(yaml.safe_load_all(whole))
+    )
+    assert [(each["model"], each["revision"]) for each in read] == [(shop.model, 0)] * 2
+
+
+def test_every_answer_for_programs_is_there_in_yaml(shop: Shop) -> None:
+    """YAML says what JSON says, for what is asked and for what is done."""
+    digest = store_bundle(shop.store, shop.model, 1.0)
+    done = yaml.safe_load(
+        shop.ok("release", "publish", digest, "--start", "blue-green", "-o", "yaml")
+    )
+    assert (done["version"], done["digest"], done["revision"]) == (1, digest, 3)
+    for arguments in (
+        ("release", "list", shop.model),
+        ("release", "show", f"{shop.model}:1"),
+        ("rollout", "history", shop.model),
+        ("rollout", "history", shop.model, "--at", "2"),
+        ("topics", "create", shop.model),
+    ):
+        as_yaml = yaml.safe_load(shop.ok(*arguments, "-o", "yaml"))
+        assert as_yaml == json.loads(shop.ok(*arguments, "-o", "json"))
+
+
+def test_the_past_is_shown_by_revision_and_by_time(shop: Shop) -> None:
+    """Status, history and the list of releases as they were; the fleet's past is not kept."""
+    model = shop.model
+    first, second = (store_bundle(shop.store, model, slope) for slope in (1.0, 2.0))
+    shop.ok("release", "publish", first, "--start", "blue-green")
+    shop.ok("release", "publish", second, "--start", "blue-green")
+    moment = read_log(shop.settings, model).events[2].event.time.isoformat()
+    for at in ("3", moment):
+        past = json.loads(shop.ok("rollout", "status", model, "--at", at, "-o", "json"))
+        assert (past["revision"], past["champion"], past["previous"]) == (3, 1, None)
+        assert (past["is_past"], past["phase"], past["instances"]) == (True, None, [])
+        history = json.loads(shop.ok("rollout", "history", model, "--at", at, "-o", "json"))
+        assert len(history["events"]) == 3
+        listed = json.loads(shop.ok("release", "list", model, "--at", at, "-o", "json"))
+        assert [each["version"] for each in listed["releases"]] == [1]
+    shown = shop.ok("rollout", "status", model, "--at", "3")
+    assert "the past of the fleet is not kept" in shown
+    now = json.loads(shop.ok("rollout", "status", model, "-o", "json"))
+    assert (now["is_past"], now["champion"], now["phase"]) == (False, 2, "Degraded")
+
+
+@pytest.mark.parametrize(
+    ("at", "code", "says"),
+    [
+        ("9", 4, "has no revision 9"),
+        ("0", 4, "has no revision 0"),
+        ("2001-01-01", 4, "has no event up to 2001-01-01 00:00:00Z"),
+        ("yesterday", 2, "'yesterday' is not a moment"),
+        ("2999-01-01", 2, "2999-01-01 is still to come"),
+    ],
+)
+def test_a_moment_that_cannot_be_shown_is_told(shop: Shop, at: str, code: int, says: str) -> None:
+    """No such moment is a usage problem; one that the log does not know is not found."""
+    shop.ok("release", "publish", store_bundle(shop.store, shop.model, 1.0))
+    assert says in shop.fails(code, "rollout", "status", shop.model, "--at", at)
+
+
+def test_the_past_cannot_be_watched(shop: Shop) -> None:
+    """It does not change."""
+    shop.fails(2, "rollout", "status", shop.model, "-w", "--at", "1")
 
 
 def test_a_refusal_prints_its_code_and_exits_with_3(shop: Shop) -> None:

@@ -22,7 +22,7 @@ from adapters.kafka import topic_names
 from adapters.object_store import open_store
 from adapters.settings import Settings
 from adapters.topics import create_topics
-from deployment.decisions import Release, Strategy
+from deployment.commands import Release, Strategy
 from modelwire.replay import utc_now
 from modelwire.requests import request
 from schemas.codec import compile_inputs

@@ -1,0 +1,1 @@
+"""``modelwire topics``, ``release`` and ``rollout``."""

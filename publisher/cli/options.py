@@ -1,0 +1,76 @@
+"""What the publisher's commands have in common: their options, settings and output."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console, RenderableType
+
+from adapters.kafka import CLIENT_LOG
+from adapters.logs import configure_logs
+from adapters.output import TABLE, as_text, output_option
+from adapters.settings import Settings, load_settings
+from publisher import screens
+from publisher.commands import Appended
+
+PLAIN_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+servers_option = click.option(
+    "--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…]."
+)
+store_option = click.option(
+    "--store", help="Where bundles are: s3://bucket/prefix or file:///folder."
+)
+actor_option = click.option("--actor", help="Who gives the command.  [default: user@host]")
+reason_option = click.option("--reason", default="", help="Why, for the history.")
+
+at_option = click.option(
+    "--at",
+    metavar="TIME|REVISION",
+    help="As of then: a revision (7), a time (2026-11-21T10:00Z; UTC without a zone), or how long ago "
+    "(10m, 2h).",
+)
+
+asking = options(servers_option, output_option)
+giving = options(reason_option, actor_option, servers_option, output_option)
+
+
+def settings_of(
+    bootstrap_servers: str | None, store: str | None = None, actor: str | None = None
+) -> Settings:
+    configure_logs(as_json=False)
+    CLIENT_LOG.disabled = True  # what fails is in the command's own error
+    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
+    return load_settings(kafka=kafka, store_url=store, actor=actor)
+
+
+def console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+
+
+def show(output: str, view: RenderableType, value: object) -> None:
+    if output == TABLE:
+        console().print(view)
+    else:
+        click.echo(as_text(output, value))
+
+
+def report(output: str, appended: Appended) -> None:
+    if output == TABLE:
+        click.echo(screens.appended_line(appended))
+    else:
+        click.echo(as_text(output, screens.appended_object(appended)))

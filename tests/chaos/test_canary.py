@@ -1,0 +1,160 @@
+"""A canary and an undo under load, with kills: what the independent checker says of every answer."""
+
+import math
+import signal
+import statistics
+import threading
+
+import pyarrow.parquet as pq
+import pytest
+
+from adapters.control_log import read_log
+from adapters.fleet_topic import live_instances
+from deployment.commands import Shift, Start, Strategy, Undo
+from schemas.events import ModelRestored, RolloutShifted
+from schemas.forecast import Forecast, Variant
+from tests.bundles import store_bundle
+from tests.fleet import Harness, Instance, wait_for
+from trainer.dataset import load_dataset, shipped_datasets
+
+pytestmark = pytest.mark.stack
+
+REQUESTS = 30_000
+RATE = 1_500
+SLOTS = 3
+WEIGHTS = (100, 1_000, 5_000, 10_000, 5_000, 1_000, 100, 0)
+"""Up to everything, and back, in basis points."""
+
+SIGMAS = 5.0
+UNDO_LIMIT_SECONDS = 1.0
+
+
+def real_keys() -> list[bytes]:
+    """The keys of all series of the shipped panel."""
+    file = load_dataset(shipped_datasets() / "online_retail.toml")
+    rows = pq.read_table(file.source, columns=list(file.dataset.keys)).to_pylist()
+    return sorted({"|".join(row.values()).encode() for row in rows})
+
+
+@pytest.mark.timeout(240)
+def test_every_answer_of_a_canary_is_the_routes_while_instances_are_killed(
+    harness: Harness,
+) -> None:
+    """1 → 10 → 50 → 100 % and back over 30,000 requests with real keys, two SIGKILLs in between."""
+    keys = real_keys()
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    slots = [harness.start(slot) for slot in range(SLOTS)]
+    harness.wait_until_ready(SLOTS)
+    harness.release(store_bundle(harness.store, harness.model, 2.0), start=False)
+    started = harness.command(Start(2, Strategy.CANARY, "salt"))[-1].event.revision
+    watching = threading.Event()
+    keeper = threading.Thread(target=_restart_what_ends, args=(harness, slots, watching))
+    keeper.start()
+    kills = 0
+    try:
+        with harness.stream(RATE, keys) as stream:
+            for number, weight in enumerate(WEIGHTS):
+                mark = REQUESTS * (number + 1) // (len(WEIGHTS) + 1)
+                wait_for(f"{mark} requests", lambda mark=mark: stream.sent >= mark, 60)
+                _shift(harness, started, weight)
+                if number in (2, 4):
+                    slots[number // 2].process.kill()
+                    kills += 1
+            wait_for("all requests", lambda: stream.sent >= REQUESTS, 60)
+        report = harness.verify(wait_seconds=60)
+    finally:
+        watching.set()
+        keeper.join()
+    print(f"canary: {report.as_json()}")
+    assert report.clean, report.findings
+    assert report.requests >= REQUESTS
+    killed = [one for one in harness.instances if one.process.poll() == -signal.SIGKILL]
+    assert len(killed) == kills == 2
+    assert len(keys) > 1_000
+    _check_shares(harness)
+
+
+def _shift(harness: Harness, rollout: int, weight: int) -> None:
+    """Set the weight, once the fleet agrees: an instance that was just killed comes back first."""
+
+    def look() -> bool:
+        fleet = live_instances(harness.fleet())
+        return len(fleet) >= SLOTS and all({1, 2} <= each.prepared for each in fleet)
+
+    wait_for("a fleet that is ready", look, 60)
+    fleet = live_instances(harness.fleet())
+    harness.command(Shift(rollout, weight, None, fleet))
+
+
+def _check_shares(harness: Harness) -> None:
+    """At every weight the share of the *keys* that the candidate answered is within chance of it."""
+    shifts = {
+        recorded.event.revision: recorded.data.weight
+        for recorded in read_log(harness.settings, harness.model).events
+        if isinstance(recorded.data, RolloutShifted)
+    }
+    assert tuple(shifts.values()) == WEIGHTS
+    answered = _keys_by_revision(harness)
+    for revision, weight in shifts.items():
+        candidates, all_keys = answered[revision]
+        assert len(all_keys) > 200, f"{len(all_keys)} keys at revision {revision}"
+        share, expected = len(candidates) / len(all_keys), weight / 10_000
+        bound = SIGMAS * math.sqrt(expected * (1 - expected) / len(all_keys))
+        print(f"weight {expected:.0%}: {share:.2%} of {len(all_keys):,} keys")
+        assert abs(share - expected) <= bound
+
+
+def _keys_by_revision(harness: Harness) -> dict[int, tuple[set[bytes], set[bytes]]]:
+    """Revision -> the keys that the candidate answered, and all keys."""
+    found: dict[int, tuple[set[bytes], set[bytes]]] = {}
+    for key, forecast in harness.keyed_forecasts(REQUESTS):
+        candidates, all_keys = found.setdefault(forecast.revision, (set(), set()))
+        all_keys.add(key)
+        if forecast.variant is Variant.CANDIDATE:
+            candidates.add(key)
+    return found
+
+
+def _restart_what_ends(harness: Harness, slots: list[Instance], stop: threading.Event) -> None:
+    """The supervisor: a slot whose process ended is started again at once."""
+    while not stop.wait(0.05):
+        for slot, instance in enumerate(slots):
+            if instance.process.poll() is not None:
+                slots[slot] = harness.start(slot)
+
+
+@pytest.mark.timeout(120)
+def test_an_undo_takes_the_bad_version_back_within_a_second(harness: Harness) -> None:
+    """Under 1,500 requests a second, from the append to the last answer of the bad version anywhere."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    for slot in range(2):
+        harness.start(slot)
+    harness.wait_until_ready(2)
+    revision = harness.release(store_bundle(harness.store, harness.model, 2.0))
+    undone: list[tuple[float, int]] = []
+    with harness.stream(RATE) as stream:
+        for _ in range(3):
+            harness.wait_for_revision(revision, 2)
+            mark = stream.sent + 2 * RATE
+            wait_for("some requests", lambda mark=mark: stream.sent >= mark)
+            restored = harness.command(Undo(None))[-1]
+            revision = restored.event.revision
+            assert isinstance(restored.data, ModelRestored)
+            undone.append((restored.event.time.timestamp(), revision))
+            harness.wait_for_revision(revision, 2)
+            revision = harness.command(
+                Start(restored.data.replaced, Strategy.BLUE_GREEN, f"again-{revision}")
+            )[-1].event.revision
+    report = harness.verify()
+    assert report.clean, report.findings
+    seconds = _last_answers(harness.forecasts(stream.sent), undone)
+    print(f"seconds from the undo to the last answer of the bad version: {seconds}")
+    assert statistics.median(seconds) <= UNDO_LIMIT_SECONDS
+
+
+def _last_answers(forecasts: list[Forecast], undone: list[tuple[float, int]]) -> list[float]:
+    """For each undo the seconds from its event to the last answer of an older revision."""
+    return [
+        round(max(f.scored_at.timestamp() for f in forecasts if f.revision < revision) - at, 3)
+        for at, revision in undone
+    ]

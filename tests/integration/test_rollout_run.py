@@ -1,0 +1,160 @@
+"""Plans as real processes carry them out: kills at every point, two at once, refusals by the fleet."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.control_log import read_log
+from deployment.controller import Outcome
+from schemas.events import (
+    Recorded,
+    RolloutAborted,
+    RolloutPaused,
+    RolloutPromoted,
+    RolloutResumed,
+    RolloutShifted,
+    RolloutStarted,
+)
+from tests.bundles import store_bundle
+from tests.fleet import Harness, Instance, wait_for
+
+pytestmark = pytest.mark.stack
+
+PLAN = """
+steps = [
+    {shadow = 100, hold = "1s"},
+    {weight = 1, hold = "1s"},
+    {weight = 10},
+    {pause = true},
+    {weight = 50, hold = "1s"},
+    {weight = 100},
+]
+"""
+
+
+@pytest.fixture
+def canary(harness: Harness) -> Harness:
+    """Version 1 serves on one instance, version 2 is released, and its plan lies in plan.toml."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    harness.start()
+    harness.wait_until_ready()
+    harness.release(store_bundle(harness.store, harness.model, 2.0), start=False)
+    Path(harness.folder / "plan.toml").write_text(PLAN)
+    return harness
+
+
+def events_of(harness: Harness) -> list[Recorded]:
+    return read_log(harness.settings, harness.model).events
+
+
+def what_happened(harness: Harness) -> list[object]:
+    """The rollout's events without what differs from run to run."""
+    said: list[object] = []
+    for recorded in events_of(harness):
+        match recorded.data:
+            case RolloutShifted(weight=weight, shadow=shadow, step=step):
+                said.append((weight, shadow, step))
+            case RolloutPaused(step=step):
+                said.append(("paused", step))
+            case RolloutStarted() | RolloutResumed() | RolloutPromoted() | RolloutAborted():
+                said.append(type(recorded.data).__name__)
+    return said
+
+
+UNDISTURBED = [
+    "RolloutStarted",
+    "RolloutPromoted",
+    "RolloutStarted",
+    (0, 10_000, 0),
+    (100, 0, 1),
+    (1_000, 0, 2),
+    ("paused", 3),
+    "RolloutResumed",
+    (5_000, 0, 4),
+    (10_000, 0, 5),
+    "RolloutPromoted",
+]
+
+
+def is_paused(harness: Harness) -> bool:
+    rollout = read_log(harness.settings, harness.model).deployment.rollout
+    return rollout is not None and rollout.paused
+
+
+def test_a_plan_runs_from_its_start_to_the_promotion(canary: Harness) -> None:
+    """`rollout start --run` does all of it, and waits for a person at the pause."""
+    version = f"{canary.model}:2"
+    run = canary.background("rollout", "start", version, "--plan", "plan.toml", "--run")
+    wait_for("the pause", lambda: is_paused(canary))
+    canary.run("rollout", "resume", canary.model, "--reason", "looks good")
+    assert run.wait_for_exit() == 0
+    assert what_happened(canary) == UNDISTURBED
+    assert read_log(canary.settings, canary.model).deployment.champion == 2
+
+
+@pytest.mark.timeout(180)
+def test_a_controller_that_is_killed_after_each_step_ends_in_the_same_state(
+    canary: Harness,
+) -> None:
+    """SIGKILL as soon as each event of the plan is in the log, once each; a new one goes on."""
+    canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
+    kills = 0
+    while read_log(canary.settings, canary.model).deployment.rollout is not None:
+        before = len(events_of(canary))
+        if is_paused(canary):
+            canary.run("rollout", "resume", canary.model)
+            continue
+        controller = canary.background("rollout", "run", canary.model)
+        wait_for("the next event", lambda before=before: len(events_of(canary)) > before, 60)
+        controller.kill()
+        kills += 1
+    assert kills >= 6
+    assert what_happened(canary) == UNDISTURBED
+
+
+@pytest.mark.timeout(180)
+def test_two_controllers_at_once_take_each_step_once(canary: Harness) -> None:
+    """Whoever is slower is refused and looks again; both see the same end."""
+    canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
+    both: list[Instance] = [
+        canary.background("rollout", "run", canary.model, "-o", "json") for _ in range(2)
+    ]
+    wait_for("the pause", lambda: is_paused(canary), 60)
+    canary.run("rollout", "resume", canary.model)
+    assert [each.wait_for_exit(60) for each in both] == [0, 0]
+    assert what_happened(canary) == UNDISTURBED
+
+
+def test_a_rollout_that_is_ended_by_a_person_ends_the_controller(canary: Harness) -> None:
+    """It says so with exit code 3, since the plan did not come to its end."""
+    canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
+    controller = canary.background("rollout", "run", canary.model)
+    wait_for("the pause", lambda: is_paused(canary), 60)
+    canary.run("rollout", "abort", canary.model, "--reason", "second thoughts")
+    assert controller.wait_for_exit() == 3
+    assert str(Outcome.ABORTED) in what_happened(canary)[-1].lower()  # type: ignore[attr-defined]
+
+
+def test_traffic_is_refused_until_every_live_instance_is_ready(canary: Harness) -> None:
+    """Exit code 3 with a line for each instance, and not a single event more; blue-green waits."""
+    missing = store_bundle(canary.store, canary.model, 3.0)
+    canary.run("rollout", "start", f"{canary.model}:2", "--strategy", "canary")
+    canary.run("rollout", "set", "weight", canary.model, "10%")
+    said = canary.run("rollout", "set", "weight", canary.model, "10", code=3)
+    assert "[already-there]" in said
+    canary.run("rollout", "abort", canary.model)
+    digits = missing.removeprefix("sha256:")
+    for path in (canary.folder / "store").rglob("*"):
+        if digits in str(path) and path.name == "model.onnx":
+            path.rename(path.with_name("hidden"))
+    canary.release(missing, start=False)
+    wait_for("a refusal", lambda: canary.instances[0].lines("model.refused"))
+    before = len(events_of(canary))
+    said = canary.run("rollout", "start", f"{canary.model}:3", "--strategy", "blue-green", code=3)
+    assert "[fleet-refused]" in said
+    assert canary.fleet()[0].status.instance in said
+    assert "model.onnx" in said
+    assert len(events_of(canary)) == before
+    report = json.loads(canary.run("rollout", "status", canary.model, "-o", "json"))
+    assert report["champion"] == 1
