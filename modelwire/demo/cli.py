@@ -6,20 +6,21 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
-import msgspec
 from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
 from adapters.kafka import ANSWER_LIMIT_SECONDS, CLIENT_LOG, admin, client_config, topic_names
 from adapters.logs import configure_logs
+from adapters.output import TABLE, as_text, output_option
 from adapters.settings import Settings, load_settings
 from modelwire.checker import Report, StreamUnreadable, Topics, check_topics
 from modelwire.demo.commands import Commands
-from modelwire.demo.script import Played, Script
+from modelwire.demo.figures import Played, lines, summary
+from modelwire.demo.script import Script
 from modelwire.demo.view import View
 from modelwire.localstack.jars import jar_cache_of
 from modelwire.localstack.stack import Stack
@@ -29,14 +30,14 @@ from trainer.dataset import load_dataset
 
 DATASET = Path("datasets/online_retail.toml")
 FOLDER = "demo"
-"""Under the state folder: the logs of the demo's processes."""
+"""Under the state folder: the logs of the demo's processes, and the canary's plan."""
 
 CHECK_WAIT_SECONDS = 30.0
 UNCLEAN = 1
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@output_option
 @click.option("--keep", is_flag=True, help="Leave the servers and the consumers running.")
 @click.option(
     "--state-dir",
@@ -44,7 +45,7 @@ UNCLEAN = 1
     help="Folder of the local stack.  [default: .modelwire]",
 )
 def demo(output: str, keep: bool, state_dir: Path | None) -> int:
-    """Train two models, swap them under load, undo, swap again, and check every answer.
+    """Train two models; under load shadow, canary, undo and swap; and check every answer.
 
     Runs on the local stack and on topics of its own: the model is called sales, or sales-2, sales-3 …
     where those topics exist already. What it started it stops; topics and bundles stay.
@@ -60,7 +61,8 @@ def demo(output: str, keep: bool, state_dir: Path | None) -> int:
         commands = Commands(folder)
         started.callback(commands.stop)
         started.callback(_finish_undisturbed)
-        played = Script(settings, model, _dataset(model, folder), commands, view).play()
+        dataset = _dataset(model, folder)
+        played = Script(settings, model, dataset, folder, commands, view).play()
         if not keep:
             commands.stop()
         view.say(f"$ modelwire verify-stream --model {model}")
@@ -150,37 +152,15 @@ def _check(settings: Settings, model: str) -> Report:
         raise ModelwireError(f"the answers cannot be checked: {error}") from error
 
 
-def summary(played: Played, report: Report) -> dict[str, Any]:
-    """The demo's result. ``versions`` maps a version to its forecasts."""
-    return {
-        "requests": report.requests,
-        "forecasts": report.forecasts,
-        "rejections": report.rejections,
-        "lost": report.lost,
-        "doubled": report.doubled,
-        "revision_regressions": report.revision_regressions,
-        "swaps": len(played.swaps),
-        "swap_seconds_max": round(max(swap.seconds for swap in played.swaps), 3),
-        "versions": {str(version): count for version, count in report.versions.items()},
-        "wape_by_version": {
-            str(version): None if wape is None else round(wape, 4)
-            for version, wape in played.wape.items()
-        },
-    }
-
-
 def _print(output: str, played: Played, report: Report) -> None:
-    result = summary(played, report)
-    if output == "json":
-        click.echo(msgspec.json.encode(result))
+    if output != TABLE:
+        click.echo(as_text(output, summary(played, report)))
         return
     table = Table(title="every request and its answer", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, value in result.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{version}: {figure:,}" for version, figure in value.items())
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    for name, figure in lines(played, report):
+        table.add_row(name, figure)
     Console().print(table)
 
 

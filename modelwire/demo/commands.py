@@ -3,13 +3,16 @@
 Each gets a session of its own, so that Ctrl-C reaches the demo alone, which then stops them in order.
 """
 
+import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from schemas.errors import ModelwireError
 
@@ -18,14 +21,18 @@ STOP_SECONDS = 15.0
 
 TAIL_LINES = 10
 
+_Process = subprocess.Popen[bytes]
+
 
 @dataclass
 class Background:
-    """A command that runs until it is stopped, and the file that its stderr goes to."""
+    """A command that runs until it is stopped, or that ends by itself (``ends``), and the file that
+    its output goes to."""
 
     line: str
-    process: subprocess.Popen[bytes]
+    process: _Process
     log: Path
+    ends: bool
 
 
 class Commands:
@@ -33,7 +40,7 @@ class Commands:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[_Process] = []
         self.background: list[Background] = []
 
     def run(self, *arguments: str, meanwhile: Callable[[], None]) -> str:
@@ -43,8 +50,7 @@ class Commands:
         """
         out, err = self._logs / "command.out", self._logs / "command.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = _start(arguments, stdout=stdout.fileno(), stderr=stderr.fileno())
-            self._running.append(process)
+            process = self._start(arguments, stdout=stdout.fileno(), stderr=stderr.fileno())
             while process.poll() is None:
                 meanwhile()
         self._running.remove(process)
@@ -53,22 +59,38 @@ class Commands:
             raise ModelwireError(f"{command_line(arguments)} failed:\n{said}")
         return out.read_text(encoding="utf-8")
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Run a command in the background, with its stderr in ``<name>.log``."""
+    def start(self, name: str, *arguments: str, ends: bool = False) -> Background:
+        """Run a command in the background, with its output in ``<name>.log``.
+
+        ``ends`` is for one that ends by itself: see ``wait``.
+        """
         log = self._logs / f"{name}.log"
-        with log.open("wb") as stderr:
-            process = _start(arguments, stdout=stderr.fileno(), stderr=stderr.fileno())
-        self._running.append(process)
-        self.background.append(Background(command_line(arguments), process, log))
+        with log.open("wb") as output:
+            process = self._start(arguments, stdout=output.fileno(), stderr=output.fileno())
+        started = Background(command_line(arguments), process, log, ends)
+        self.background.append(started)
+        return started
+
+    def wait(self, started: Background, meanwhile: Callable[[], None]) -> None:
+        """Until a background command has ended, calling ``meanwhile`` again and again.
+
+        Raises ModelwireError, with the end of its output, where it did not end well.
+        """
+        while started.process.poll() is None:
+            meanwhile()
+        self.check()
+        self.background.remove(started)
+        self._running.remove(started.process)
 
     def check(self) -> None:
-        """Raises ModelwireError, with the end of its log, where a background command has ended."""
+        """Raises ModelwireError, with the end of its output, where a background command has ended and
+        should not have, or not like this."""
         for each in self.background:
             code = each.process.poll()
-            if code is not None:
+            if code is not None and not (each.ends and code == 0):
                 lines = each.log.read_text(encoding="utf-8", errors="replace").splitlines()
                 tail = "\n".join(f"  | {line}" for line in lines[-TAIL_LINES:])
-                raise ModelwireError(f"{each.line} ended with code {code}:\n{tail}")
+                raise ModelwireError(f"{each.line} {_ending(code)}:\n{tail}")
 
     def stop(self) -> None:
         """SIGTERM to all that run; returns when they have ended."""
@@ -84,17 +106,45 @@ class Commands:
         self._running.clear()
         self.background.clear()
 
+    def _start(self, arguments: Sequence[str], *, stdout: int, stderr: int) -> _Process:
+        with uninterrupted():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "modelwire", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            self._running.append(process)
+        return process
+
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command as a person would type it."""
     return shlex.join(["modelwire", *arguments])
 
 
-def _start(arguments: Sequence[str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "modelwire", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=True,
-    )
+def _ending(code: int) -> str:
+    return f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is over: a process that nobody remembers would run for ever.
+
+    By handlers and not by a mask, since a process inherits the mask.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append((number, frame)))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    for number, frame in came[:1]:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)

@@ -1,81 +1,95 @@
 """The story of the demo, one step after the other, each a command that a person could type.
 
 Train ``plain`` and ``full``; release the first, with a blue-green start; two consumers; a steady
-stream of requests from the held-out days. Then, under that load: release the second with a
-blue-green start, undo it, start it again. Each swap is measured from the time of the event that
-changes the champion (taken by the writer, just before it commits) to the arrival, at a reader of
-committed answers, of the first answer at that revision or a later one on the *last* request
-partition. Every instance owns partitions, so by then every instance serves the revision and has
-committed with it.
+stream of requests from the held-out days. Then, all under that load:
 
-The next swap begins when PHASE_ANSWERS more requests are answered. At the end the stream stops, all
-answers are awaited, and the consumers stop, so that the check also sees what a stop leaves.
+1. Release the second version: every instance takes it through admission, and nothing else changes.
+2. Shadow it: for SHADOW_ANSWERS answers it scores the requests that the champion answers.
+3. Roll it out by a canary, whose plan a controller carries out in the background, up to its promotion.
+4. Undo that, and roll it out again at once, blue-green.
+
+Each swap, and each of the canary's shifts, is measured from the time of its event (taken by the writer,
+just before it commits) to the arrival, at a reader of committed answers, of the first answer at that
+revision or a later one on the *last* request partition. Every instance owns partitions, so by then every
+instance serves the revision and has committed with it.
+
+Between two steps PHASE_ANSWERS more requests are answered. At the end the stream stops, all answers are
+awaited, and the consumers stop, so that the check also sees what a stop leaves.
 """
 
 import json
+import shlex
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.control_log import LogReader
 from adapters.fleet_topic import read_fleet
 from adapters.settings import Settings
-from modelwire.demo.commands import Commands, command_line
-from modelwire.demo.follower import Answers, Follower
-from modelwire.demo.view import Moment, View
-from modelwire.replay import Replay, bundle_to_imitate, endless, read_holdout, utc_now
-from schemas.errors import TimedOut
-from schemas.events import ControlEvent, ModelRestored, RolloutPromoted
-from schemas.fleet import Phase
+from modelwire.demo.answers import Answers
+from modelwire.demo.commands import Background, Commands, command_line
+from modelwire.demo.figures import Played, Shadowed, Step, Swap, shadow_words, step_words
+from modelwire.demo.follower import Follower
+from modelwire.demo.stream import POLL_SECONDS, RATE, WAIT_SECONDS, Stream
+from modelwire.demo.view import View
+from modelwire.replay import Replay, bundle_to_imitate, endless, read_holdout
+from schemas.errors import ModelwireError, TimedOut
+from schemas.events import ModelRestored, RolloutPromoted, RolloutShifted
+from schemas.fleet import InstanceStatus, Phase
+from schemas.forecast import Variant
 
 SLOTS = 2
-RATE = 1_000.0
-"""Requests a second."""
 
-REQUESTS = 24_000
+CANDIDATE = 2
+"""The version that ``full`` becomes: the model is new, and ``plain`` was released first."""
+
+REQUESTS = 20_000
 """How many there are at least."""
 
-PHASE_ANSWERS = 5_000
-"""Answers between two swaps."""
+PHASE_ANSWERS = 1_000
+"""Answers between two steps."""
 
-WAIT_SECONDS = 60.0
-"""How long any one thing is awaited: a consumer to be ready, a swap to be everywhere."""
+SHADOW_ANSWERS = 3_000
+"""Requests that both the champion and its shadow have answered before the story goes on."""
+
+PATIENCE = 3
+"""A shadow gives way to the champion: after this many times as many answers of the champion alone the
+story goes on with what the shadow has scored."""
+
+PLAN = """\
+# Two shares for two seconds each, then everything; then the candidate is promoted.
+steps = [
+    {weight = 10, hold = "2s"},
+    {weight = 50, hold = "2s"},
+    {weight = 100},
+]
+"""
+PLAN_STEPS = 3
 
 DIGITS = 12
 """How much of a bundle's digest the commands name."""
-
-POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A change of the champion under load: the command, its revision, seconds until all served it."""
-
-    command: str
-    revision: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Played:
-    """What the demo itself has seen. ``wape`` maps a version to its WAPE on the held-out rows."""
-
-    swaps: tuple[Swap, ...]
-    wape: dict[int, float | None]
 
 
 class Script:
     """Plays the demo for one new model, on a running stack."""
 
     def __init__(
-        self, settings: Settings, model: str, dataset: Path, commands: Commands, view: View
+        self,
+        settings: Settings,
+        model: str,
+        dataset: Path,
+        folder: Path,
+        commands: Commands,
+        view: View,
     ) -> None:
+        """``folder`` is where the plan is written."""
         self._settings = settings
         self._model = model
+        self._candidate = f"{model}:{CANDIDATE}"
         self._dataset = dataset
+        self._plan = folder / "canary.toml"
         self._commands = commands
         self._view = view
 
@@ -97,18 +111,18 @@ class Script:
             self._settings, self._model, endless(rows, seed=0), run_id=uuid.uuid4().hex[:12]
         )
         follower = Follower(self._settings, self._model, answers)
-        stream = _Stream(replay, follower, self._commands, self._view)
+        stream = Stream(replay, follower, log, self._commands, self._view)
         self._view.say(f"{RATE:,.0f} requests a second from {len(rows):,} held-out rows")
         try:
             with stream:
-                swaps = self._swap_under_load(stream, log, full)
+                played = self._play_under_load(stream, full)
                 stream.watch("requests", lambda: replay.acknowledged >= REQUESTS)
             stream.watch("the last answers", lambda: answers.answered >= replay.acknowledged)
         finally:
             follower.close()
             log.close()
         wape = {version: score.wape for version, score in sorted(answers.scores.items())}
-        return Played(swaps, wape)
+        return replace(played, wape=wape)
 
     def _train(self, preset: str) -> str:
         arguments = ("train", "--dataset", str(self._dataset), "--preset", preset, "-o", "json")
@@ -121,126 +135,161 @@ class Script:
         self._view.say(f"$ {command_line(arguments)}")
         return self._commands.run(*arguments, meanwhile=meanwhile or _pause)
 
+    def _start(self, name: str, *arguments: str, ends: bool = False) -> Background:
+        self._view.say(f"$ {command_line(arguments)} &")
+        return self._commands.start(name, *arguments, ends=ends)
+
     def _start_consumers(self) -> None:
         for slot in range(SLOTS):
-            arguments = ("consume", "--model", self._model, "--slot", str(slot))
-            self._view.say(f"$ {command_line(arguments)} &")
-            self._commands.start(f"{self._model}-slot-{slot}", *arguments)
+            name = f"{self._model}-slot-{slot}"
+            self._start(name, "consume", "--model", self._model, "--slot", str(slot))
+        self._await_fleet(
+            "consumers were ready", lambda status: status.phase is Phase.READY, self._check
+        )
+        self._view.say(f"{SLOTS} consumers are ready")
+
+    def _check(self) -> None:
+        self._commands.check()
+        _pause()
+
+    def _await_fleet(
+        self,
+        what: str,
+        is_there: Callable[[InstanceStatus], bool],
+        meanwhile: Callable[[], None],
+    ) -> None:
+        """Until all slots are alive and ``is_there``. Raises TimedOut."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            self._commands.check()
-            fleet = read_fleet(self._settings, self._model)
-            ready = [each for each in fleet if each.alive and each.status.phase is Phase.READY]
-            if len(ready) == SLOTS:
-                self._view.say(f"{SLOTS} consumers are ready")
+            meanwhile()
+            live = self._live()
+            there = sum(is_there(status) for status in live)
+            if there == SLOTS:
                 return
             if time.monotonic() > deadline:
                 raise TimedOut(
-                    f"{len(ready)} of {SLOTS} consumers were ready after {WAIT_SECONDS:.0f} s",
+                    f"{there} of {SLOTS} {what} after {WAIT_SECONDS:.0f} s",
                     hint="see " + ", ".join(str(each.log) for each in self._commands.background),
                 )
-            _pause()
 
-    def _swap_under_load(self, stream: "_Stream", log: LogReader, bundle: str) -> tuple[Swap, ...]:
-        swaps = []
-        for arguments in (
-            ("release", "publish", bundle, "--start", "blue-green"),
-            ("rollout", "undo", self._model),
-            ("rollout", "start", f"{self._model}:2", "--strategy", "blue-green"),
-        ):
-            stream.watch_more(PHASE_ANSWERS)
-            partitions = stream.answers.partitions()
-            self._run(*arguments, meanwhile=stream.look)
-            swaps.append(self._measure(stream, log, command_line(arguments), partitions))
+    def _live(self) -> list[InstanceStatus]:
+        return [each.status for each in read_fleet(self._settings, self._model) if each.alive]
+
+    # --- under load
+
+    def _play_under_load(self, stream: Stream, full: str) -> Played:
         stream.watch_more(PHASE_ANSWERS)
-        return tuple(swaps)
+        self._release(stream, full)
+        shadow = self._shadow(stream)
+        canary, promotion = self._canary(stream)
+        stream.watch_more(PHASE_ANSWERS)
+        undo = self._swap(stream, "undo", "rollout", "undo", self._model)
+        stream.watch_more(PHASE_ANSWERS)
+        start = ("rollout", "start", self._candidate, "--strategy", "blue-green")
+        again = self._swap(stream, "blue-green", *start)
+        stream.watch_more(PHASE_ANSWERS)
+        return Played((promotion, undo, again), {}, shadow, canary)
 
-    def _measure(
-        self, stream: "_Stream", log: LogReader, command: str, partitions: frozenset[int]
-    ) -> Swap:
-        event = _change_of_champion(log)
-        answers = stream.answers
-        stream.watch(
-            f"revision {event.revision} on every partition",
-            lambda: answers.served_since(event.revision, partitions) is not None,
-        )
-        served = answers.served_since(event.revision, partitions)
-        assert served is not None
-        swap = Swap(command, event.revision, served - event.time.timestamp())
+    def _release(self, stream: Stream, full: str) -> None:
+        """Released, and through admission everywhere; the champion goes on alone."""
+        self._run("release", "publish", full, meanwhile=stream.look)
+
+        def has_it(status: InstanceStatus) -> bool:
+            for refused in status.refused:
+                if refused.version == CANDIDATE:
+                    raise ModelwireError(
+                        f"{status.instance} does not admit version {CANDIDATE}: {refused.rung}: "
+                        f"{refused.reason}"
+                    )
+            return CANDIDATE in status.prepared
+
+        self._await_fleet(f"consumers had version {CANDIDATE} prepared", has_it, stream.look)
         self._view.say(
-            f"version {log.ledger.deployment.champion} answers on all {len(partitions)} partitions, "
-            f"{swap.seconds:.2f} s after revision {event.revision} was appended"
+            f"version {CANDIDATE} passed admission on {SLOTS} of {SLOTS} consumers: loaded, "
+            "checked and warm, without traffic"
+        )
+
+    def _shadow(self, stream: Stream) -> Shadowed:
+        start = ("rollout", "start", self._candidate, "--strategy", "shadow", "--share", "100%")
+        self._run(*start, meanwhile=stream.look)
+        stream.next_event("the start of the shadow", RolloutShifted)
+        compared = stream.answers.comparison
+        at_most = stream.answers.answered + PATIENCE * SHADOW_ANSWERS
+        stream.watch(
+            "the shadow's answers",
+            lambda: compared.compared >= SHADOW_ANSWERS or stream.answers.answered >= at_most,
+        )
+        tallies = [
+            tally
+            for status in self._live()
+            for tally in status.tallies
+            if tally.variant == Variant.SHADOW
+        ]
+        shadow = Shadowed(
+            CANDIDATE,
+            scored=compared.scored,
+            shed=sum(tally.shed for tally in tallies),
+            failed=sum(tally.failed for tally in tallies),
+            compared=compared.compared,
+            wape=compared.shadow.wape,
+            champion_wape=compared.champion.wape,
+        )
+        self._view.say(f"shadow: {shadow_words(shadow)}")
+        return shadow
+
+    def _canary(self, stream: Stream) -> tuple[tuple[Step, ...], Swap]:
+        self._plan.write_text(PLAN, encoding="utf-8")
+        self._view.say(f"$ cat {shlex.quote(_typed(self._plan))}")
+        for line in PLAN.splitlines():
+            self._view.say(f"    {line}")
+        partitions = stream.answers.partitions()
+        start = ("rollout", "start", self._candidate, "--plan", _typed(self._plan), "--run")
+        controller = self._start(f"{self._model}-rollout", *start, ends=True)
+        shifts = [self._shift(stream, partitions) for _ in range(PLAN_STEPS)]
+        swap = self._measure(stream, "promotion", command_line(start), partitions)
+        self._commands.wait(controller, stream.look)
+        steps = tuple(
+            Step.of(weight, revision, stream.answers.splits[revision], seconds)
+            for weight, revision, seconds in shifts
+        )
+        for step in steps:
+            self._view.say(f"canary: {step_words(step, CANDIDATE)}")
+        return steps, swap
+
+    def _shift(self, stream: Stream, partitions: frozenset[int]) -> tuple[int, int, float]:
+        """The weight and the revision of the canary's next shift, and seconds until it is everywhere."""
+        shifted = stream.next_event("the canary's next shift", RolloutShifted)
+        assert isinstance(shifted.data, RolloutShifted)
+        weight, revision = shifted.data.weight, shifted.event.revision
+        seconds = stream.seconds_until_everywhere(shifted, partitions)
+        self._view.say(
+            f"canary: {weight / 100:g}% of the keys for version {CANDIDATE} on all "
+            f"{len(partitions)} partitions, {seconds:.2f} s after revision {revision} was appended"
+        )
+        return weight, revision, seconds
+
+    def _swap(self, stream: Stream, way: str, *arguments: str) -> Swap:
+        partitions = stream.answers.partitions()
+        self._run(*arguments, meanwhile=stream.look)
+        return self._measure(stream, way, command_line(arguments), partitions)
+
+    def _measure(self, stream: Stream, way: str, command: str, partitions: frozenset[int]) -> Swap:
+        """The next event that makes another version the champion, until it is everywhere."""
+        changed = stream.next_event("a new champion", RolloutPromoted, ModelRestored)
+        assert isinstance(changed.data, RolloutPromoted | ModelRestored)
+        seconds = stream.seconds_until_everywhere(changed, partitions)
+        swap = Swap(way, command, changed.event.revision, seconds)
+        self._view.say(
+            f"{way}: version {changed.data.version} answers on all {len(partitions)} partitions, "
+            f"{seconds:.2f} s after revision {swap.revision} was appended"
         )
         return swap
 
 
-class _Stream:
-    """The stream of requests, sent by a thread for the time of a ``with`` block, and its answers."""
-
-    def __init__(self, replay: Replay, follower: Follower, commands: Commands, view: View) -> None:
-        self.answers = follower.answers
-        self._replay = replay
-        self._follower = follower
-        self._commands = commands
-        self._view = view
-        self._thread = ThreadPoolExecutor(1)
-        self._sending: Future[None] | None = None
-
-    def __enter__(self) -> None:
-        self._sending = self._thread.submit(self._replay.run, RATE, None, utc_now)
-
-    def __exit__(self, *exception: object) -> None:
-        self._replay.stop()
-        self._thread.shutdown(wait=True)
-        assert self._sending is not None
-        if exception == (None, None, None):
-            self._sending.result()
-
-    def look(self) -> None:
-        """Take in the newest answers and show them. Raises where the stream or a consumer died."""
-        self._follower.poll(POLL_SECONDS)
-        self._commands.check()
-        if self._sending is not None and self._sending.done():
-            self._sending.result()
-        now = time.time()
-        self._view.show(
-            Moment(
-                acknowledged=self._replay.acknowledged,
-                answered=self.answers.answered,
-                rate=self.answers.rate(now),
-                revision=self.answers.revision,
-                answering=self.answers.answering,
-                versions=dict(self.answers.versions),
-                instances=self.answers.instances(now),
-            )
-        )
-
-    def watch(self, what: str, is_over: Callable[[], bool]) -> None:
-        """Look on until ``is_over``. Raises TimedOut."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not is_over():
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"waited {WAIT_SECONDS:.0f} s for {what}; {self.answers.answered:,} of "
-                    f"{self._replay.acknowledged:,} requests are answered",
-                    hint="see " + ", ".join(str(each.log) for each in self._commands.background),
-                )
-            self.look()
-
-    def watch_more(self, count: int) -> None:
-        """Look on until ``count`` more requests are answered."""
-        goal = self.answers.answered + count
-        self.watch(f"{count:,} answers", lambda: self.answers.answered >= goal)
-
-
-def _change_of_champion(log: LogReader) -> ControlEvent:
-    """The next event that makes another version the champion."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        for recorded in log.poll(POLL_SECONDS):
-            if isinstance(recorded.data, RolloutPromoted | ModelRestored):
-                return recorded.event
-    raise TimedOut(f"the control log named no new champion within {WAIT_SECONDS:.0f} s")
+def _typed(path: Path) -> str:
+    """The path as a person in this folder would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _pause() -> None:

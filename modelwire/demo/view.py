@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from modelwire.demo.figures import in_words, share_words
+
 LINE_SECONDS = 2.0
 """Between two plain lines about the stream."""
 
@@ -17,17 +19,44 @@ BAR_CELLS = 40
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """A shadow at one moment: what it scored, and both WAPEs on the requests that both answered."""
+
+    version: int
+    scored: int
+    wape: float | None
+    champion_wape: float | None
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A canary at one moment: the weight asked for (basis points), and what was answered under it.
+
+    The shares (0 … 1) are the candidate's.
+    """
+
+    version: int
+    weight: int
+    requests: int
+    request_share: float | None
+    keys: int
+    key_share: float | None
+
+
+@dataclass(frozen=True)
 class Moment:
-    """The stream at one moment. ``versions`` maps a version to its answers so far; ``answering`` is
-    the version of the newest answer, ``revision`` the highest in any."""
+    """The stream at one moment. ``versions`` maps a version to its answers so far; ``answering`` are
+    those that answer at the highest ``revision`` in any answer."""
 
     acknowledged: int
     answered: int
     rate: float
     revision: int
-    answering: int | None
+    answering: tuple[int, ...]
     versions: Mapping[int, int]
     instances: tuple[str, ...]
+    shadow: Shadow | None = None
+    canary: Canary | None = None
 
     @property
     def lag(self) -> int:
@@ -74,10 +103,12 @@ class View:
 
 def sentence(moment: Moment) -> str:
     """The moment in one line."""
-    version = "no version" if moment.answering is None else f"version {moment.answering}"
-    return (
-        f"{version} answers, revision {moment.revision}: {moment.answered:,} answers, "
-        f"{moment.rate:,.0f}/s, lag {moment.lag:,}, instances {_names(moment)}"
+    return "; ".join(
+        (
+            f"{_who_answers(moment)}, revision {moment.revision}: {moment.answered:,} answers, "
+            f"{moment.rate:,.0f}/s, lag {moment.lag:,}, instances {_names(moment)}",
+            *(f"{name}: {said}" for name, said in _beside(moment)),
+        )
     )
 
 
@@ -90,11 +121,40 @@ def picture(moment: Moment) -> Table:
     table.add_row("instances", _names(moment))
     most = max(moment.versions.values(), default=1)
     for version, count in sorted(moment.versions.items()):
-        active = version == moment.answering
+        active = version in moment.answering
         bar = "█" * max(1, count * BAR_CELLS // most)
         name = f"version {version}" + (" ◀ answers" if active else "")
         table.add_row(name, f"{bar} {count:,}", style="bold green" if active else "dim")
+    for name, said in _beside(moment):
+        table.add_row(name, said, style="bold yellow")
     return table
+
+
+def _who_answers(moment: Moment) -> str:
+    if not moment.answering:
+        return "no version answers"
+    if len(moment.answering) == 1:
+        return f"version {moment.answering[0]} answers"
+    return f"versions {' and '.join(map(str, moment.answering))} answer"
+
+
+def _beside(moment: Moment) -> list[tuple[str, str]]:
+    """What runs beside the champion, by name."""
+    said = []
+    if (shadow := moment.shadow) is not None:
+        said.append(
+            (
+                "shadow",
+                f"version {shadow.version} scored {shadow.scored:,}, WAPE {in_words(shadow.wape)}, "
+                f"champion {in_words(shadow.champion_wape)}",
+            )
+        )
+    if (canary := moment.canary) is not None:
+        shares = share_words(canary.requests, canary.request_share, canary.keys, canary.key_share)
+        said.append(
+            ("canary", f"version {canary.version} at {canary.weight / 100:g}% answered {shares}")
+        )
+    return said
 
 
 def _names(moment: Moment) -> str:

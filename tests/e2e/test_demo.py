@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,13 +41,13 @@ def demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def consumers_of(state_dir: Path) -> list[psutil.Process]:
-    """Consumer processes that belong to this stack."""
+def running(state_dir: Path, command: str) -> list[psutil.Process]:
+    """Processes of this command that belong to this stack."""
     found = []
     for process in psutil.process_iter():
         try:
             line = process.cmdline()
-            if "consume" in line and "modelwire" in line:
+            if command in line and "modelwire" in line:
                 named = process.environ().get("MODELWIRE_STATE_DIR")
                 found += [process] if named == str(state_dir) else []
         except psutil.Error:
@@ -76,36 +77,71 @@ def test_the_demo_swaps_under_load_and_every_request_has_one_answer(
         "swap_seconds_max",
         "versions",
         "wape_by_version",
+        "swap_seconds",
+        "wrong_variant",
+        "shadow",
+        "canary",
+        "shares",
     ]
     assert (result["lost"], result["doubled"], result["revision_regressions"]) == (0, 0, 0)
     assert result["requests"] == result["forecasts"] >= 20_000
     assert result["swaps"] == 3
+    assert result["swap_seconds"].keys() == {"promotion", "undo", "blue-green"}
     assert 0 < result["swap_seconds_max"] < 10
     assert result["versions"].keys() == result["wape_by_version"].keys() == {"1", "2"}
-    assert result["wape_by_version"]["2"] < result["wape_by_version"]["1"] < 1
-    assert "rollout undo sales-" in said
-    assert consumers_of(state_dir) == []
-    running = read_stack(state_dir)
-    assert running is not None
-    assert running.pids == stack.info.pids
+    assert max(result["wape_by_version"].values()) < 1
+    for said_so in (
+        "rollout undo sales-",
+        "passed admission on 2 of 2",
+        "--run &",
+        "; shadow: ver",
+    ):
+        assert said_so in said
+    assert_a_shadow_and_a_canary(result)
+    assert running(state_dir, "consume") == running(state_dir, "rollout") == []
+    stack_now = read_stack(state_dir)
+    assert stack_now is not None
+    assert stack_now.pids == stack.info.pids
+
+
+def assert_a_shadow_and_a_canary(result: dict[str, Any]) -> None:
+    """Both scored the same requests; keys were shared as the plan says, and the checker saw the same."""
+    shadow = result["shadow"]
+    assert shadow["version"] == 2
+    assert 0 < shadow["compared"] <= shadow["scored"]
+    assert 0 < shadow["wape"] < shadow["champion_wape"] < 1
+    canary = result["canary"]
+    assert [step["weight"] for step in canary] == [1_000, 5_000, 10_000]
+    assert canary[2]["request_share"] == canary[2]["key_share"] == 1
+    assert result["wrong_variant"] == 0
+    for step in canary:
+        share, keys = step["weight"] / 10_000, step["keys"]
+        assert 0 < step["seconds"] < 10
+        assert abs(step["key_share"] - share) <= 5 * (share * (1 - share) / keys) ** 0.5
+    counted = {step["weight"]: step for step in result["shares"]}
+    for step in canary[:2]:
+        for figure in ("requests", "request_share", "keys", "key_share"):
+            assert counted[step["weight"]][figure] == step[figure]
 
 
 def test_an_interrupt_stops_all_that_the_demo_started(tmp_path: Path) -> None:
-    """Ctrl-C under load: exit 130, no consumer, no server and no traceback are left."""
+    """Ctrl-C in the middle of a canary: exit 130; no consumer, no controller, no server and no
+    traceback are left."""
     state_dir = tmp_path / "state"
     with demo(tmp_path, "--state-dir", str(state_dir)) as process:
         deadline = time.monotonic() + LIMIT_SECONDS
-        while "version 1 answers" not in (tmp_path / "err").read_text():
+        while "canary: 10% of the keys" not in (tmp_path / "err").read_text():
             assert process.poll() is None, (tmp_path / "err").read_text()
             assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert len(consumers_of(state_dir)) == 2
+            time.sleep(0.05)
+        assert len(running(state_dir, "consume")) == 2
+        assert len(running(state_dir, "--run")) == 1
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
     said = (tmp_path / "err").read_text()
     assert code == 130, said
     assert "Traceback" not in said
-    assert consumers_of(state_dir) == []
+    assert running(state_dir, "consume") == running(state_dir, "rollout") == []
     stopped = read_stack(state_dir)
     assert stopped is not None
     assert stopped.pids == {}

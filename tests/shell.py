@@ -1,0 +1,109 @@
+"""A reader who types what a page says, in an empty folder."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIMIT_SECONDS = 120.0
+FEWER = {"20000": "2000"}
+"""Counts that would only make the test longer."""
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The arguments of each `modelwire …` line in a page's blocks of code, without the comments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modelwire ")]
+
+
+class Shell:
+    """Runs the README's commands in an empty folder, as its reader would."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digest = ""
+
+    def type(self, arguments: list[str]) -> None:
+        """Run one command to its end, which must be a good one."""
+        given = [self._digest if each == "DIGEST" else FEWER.get(each, each) for each in arguments]
+        done = subprocess.run(
+            self._line(given),
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{shlex.join(given)}: {done.stdout}{done.stderr}"
+        found = re.search(r"sha256:[0-9a-f]{64}", done.stdout)
+        if arguments[0] == "train":
+            assert found is not None, done.stdout
+            self._digest = found[0]
+        if "--wait" in arguments and arguments[0] == "request":
+            assert json.loads(done.stdout)["outputs"]
+
+    def write_files_of(self, page: Path) -> None:
+        """Write the TOML files that a page shows; the first line names the file. Times are cut."""
+        blocks = re.findall(r"^```toml\n# (\S+)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+        for name, text in blocks:
+            shorter = re.sub(r'hold = "\d+m"', 'hold = "1s"', text)
+            (self._folder / name).write_text(shorter, encoding="utf-8")
+
+    @contextmanager
+    def until_its_end(self, arguments: list[str]) -> Iterator[None]:
+        """Run a command in a terminal of its own; after the block it must come to a good end."""
+        with (self._folder / "other-terminal").open("w") as log:
+            process = subprocess.Popen(
+                self._line(arguments), cwd=self._folder, stdout=log, stderr=log
+            )
+        try:
+            yield
+            code = process.wait(LIMIT_SECONDS)
+        finally:
+            process.kill()
+        assert code == 0, (self._folder / "other-terminal").read_text()
+
+    @contextmanager
+    def terminal(self, arguments: list[str]) -> Iterator[None]:
+        """Run a command in a terminal of its own, until the end of the block."""
+        with (self._folder / "terminal").open("w") as log:
+            process = subprocess.Popen(
+                self._line(arguments), cwd=self._folder, stdout=log, stderr=log
+            )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(LIMIT_SECONDS)
+        assert code in (0, 130), (self._folder / "terminal").read_text()
+
+    def watch(self, arguments: list[str], expected: str) -> None:
+        """Run a command that goes on for ever until it shows something, then press Ctrl-C."""
+        screen = self._folder / "screen"
+        with screen.open("w") as log:
+            process = subprocess.Popen(
+                self._line(arguments), cwd=self._folder, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + LIMIT_SECONDS
+        try:
+            while expected not in screen.read_text():
+                assert process.poll() is None, screen.read_text()
+                assert time.monotonic() < deadline, screen.read_text()
+                time.sleep(0.1)
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(LIMIT_SECONDS)
+        assert code in (0, 130), screen.read_text()
+        assert "Traceback" not in screen.read_text()
+
+    @staticmethod
+    def _line(arguments: list[str]) -> list[str]:
+        return [sys.executable, "-m", "modelwire", *arguments]
