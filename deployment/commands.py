@@ -34,7 +34,7 @@ class Release:
     salt: str
     reason: str = ""
     plan: Plan | None = None
-    min_ready: int = 10_000
+    min_ready: int = 0
     share: int = 10_000
     fleet: Fleet = ()
 
@@ -44,7 +44,8 @@ class Start:
     """Roll out a released version. ``salt`` is fresh for every rollout.
 
     ``plan`` is for a canary; ``share`` (basis points) is what a shadow scores. ``min_ready`` is the
-    share of live instances (basis points) that must be ready before traffic moves.
+    share of live instances (basis points) that must be ready before traffic moves; 0 asks nobody, and
+    each instance switches when it is ready.
     """
 
     version: int
@@ -52,7 +53,7 @@ class Start:
     salt: str
     reason: str = ""
     plan: Plan | None = None
-    min_ready: int = 10_000
+    min_ready: int = 0
     share: int = 10_000
     fleet: Fleet = ()
 
@@ -107,16 +108,29 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the giver of an undo looked at: the champion, and the rollout that ran (its revision)."""
+
+    champion: int | None
+    rollout: int | None
+
+
+@dataclass(frozen=True)
 class Undo:
     """Take back the latest change of who answers.
 
-    Without ``to``: a rollout that runs is aborted; else the previous champion comes back. With ``to``
-    that version becomes champion, and a rollout that runs is aborted.
+    Without ``to``: a rollout with traffic is aborted; else the previous champion comes back. With
+    ``to``, a former champion, that version becomes champion, and a rollout that runs is aborted. What
+    "latest" means changes with every change, so the undo holds only for what its giver has ``seen``;
+    None where that does not matter. ``min_ready`` of the live instances (basis points) must not have
+    refused the version.
     """
 
     to: int | None
     reason: str = ""
     fleet: Fleet = ()
+    min_ready: int = 10_000
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)

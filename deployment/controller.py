@@ -3,27 +3,32 @@
 All of a plan's state is the log, so whoever asks next, after a kill at any point, gets the same move;
 and of two who ask at once the slower one's append is refused. In this order:
 
-1. A rollout that does not run any more is over.
+1. A rollout that does not run any more is over, and one without a plan is a person's business.
 2. The guard comes first, also while the plan is paused: the candidate (or its shadow) was rejected
-   ``least`` times or more, at ``factor`` times the champion's rate or more: abort.
-3. Fewer ready instances than the minimum, while the candidate has traffic, for longer than the
-   patience: abort, so that the champion does not suffer. Until then the plan stands still.
-4. A paused plan waits for a person.
+   ``least`` times or more, at ``factor`` times the champion's rate or more: abort. There is no rate
+   of a champion that has answered fewer than ``least`` requests under this rollout. So does it where
+   instances ended without saying goodbye ``crashes`` times while the rollout ran.
+3. Too few ready instances, while the candidate has traffic, for longer than the patience: abort, so
+   that the champion does not suffer. Until then the plan stands still.
+4. A paused plan waits for a person. Who resumes says that the step is over.
 5. A step is over when every live instance that answers has applied it, and its hold has passed since
-   the step's event (or since the plan was resumed).
+   the step's event.
 6. Then the analysis is asked. *Proceed*: the next step. *Hold*: the plan pauses, for a person.
-   *Roll back*: abort, for which a step need not be over. A person who resumed has answered for it.
+   *Roll back*: abort, for which a step need not be over.
 7. Shares grow only where enough live instances are ready, and one at least lives; else it waits.
 8. After the last step: at a weight of 100 % the candidate is promoted; at another one the rollout
    stays as it is. A blue-green rollout has no steps: it is promoted as soon as enough are ready.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from deployment import readiness
 from deployment.commands import Abort, Command, Pause, Promote, Shift, Strategy
+from deployment.plans import ANALYSES
 from deployment.readiness import ALL, Fleet, count_ready, is_enough, least_ready
 from deployment.state import Deployment, Rollout
 from schemas.events import Guard, PlanStep
@@ -70,8 +75,8 @@ class Manual:
         return Judgement(Verdict.HOLD, "a person looks at every step of this plan")
 
 
-ANALYSES: dict[str, Analysis] = {"fixed-time": FixedTime(), "manual": Manual()}
-"""By the names that a plan may use."""
+_JUDGES: tuple[Analysis, ...] = (FixedTime(), Manual())
+_ANALYSES = dict(zip(ANALYSES, _JUDGES, strict=True))
 
 
 class Outcome(StrEnum):
@@ -115,13 +120,15 @@ LOOK_SECONDS = 1.0
 @dataclass(frozen=True)
 class Scene:
     """What the controller sees: the newest state read, the live instances, the time (with its zone),
-    and for how many seconds it has seen too few of them ready without a break."""
+    for how many seconds it has seen too few of them ready without a break, and how often instances
+    ended without saying goodbye while this rollout ran. An infinite patience never aborts."""
 
     deployment: Deployment
     fleet: Fleet
     now: datetime
     unready_seconds: float
     patience_seconds: float
+    crashes: int = 0
 
 
 def next_move(scene: Scene, started: Rollout) -> Move:
@@ -129,20 +136,24 @@ def next_move(scene: Scene, started: Rollout) -> Move:
     rollout = scene.deployment.running(started.revision)
     if rollout is None:
         return _ended(scene.deployment, started)
-    guard = Guard() if rollout.plan is None else rollout.plan.guard
-    breach = find_breach(rollout, scene.fleet, guard)
+    if rollout.strategy == Strategy.BLUE_GREEN:
+        if rollout.paused:
+            return Over(
+                Outcome.STAYS, f"rollout {rollout.revision} is paused: a person has it in hand"
+            )
+        return _promote(scene, rollout)
+    if rollout.plan is None:
+        return Over(Outcome.STAYS, f"rollout {rollout.revision} has no plan: a person moves it")
+    breach = find_breach(rollout, scene, rollout.plan.guard)
     if breach:
         return Give(Abort(rollout.revision, f"guard: {breach}"))
     if is_short(scene.deployment, scene.fleet):
         return _fall_short(scene, rollout)
     if rollout.paused:
-        return Wait(f"paused; go on with: modelwire rollout resume {_model(scene)}", LOOK_SECONDS)
-    if rollout.strategy == Strategy.BLUE_GREEN:
-        return _promote(scene, rollout)
-    if rollout.plan is None:
-        return Over(Outcome.STAYS, f"rollout {rollout.revision} has no plan: a person moves it")
+        model = scene.deployment.model
+        return Wait(f"paused; go on with: modelwire rollout resume {model}", LOOK_SECONDS)
     # An analysis that this version does not know was written by a later one: a person judges.
-    analysis = ANALYSES.get(rollout.plan.analysis, Manual())
+    analysis = _ANALYSES.get(rollout.plan.analysis, Manual())
     return _after_step(scene, rollout, rollout.plan.steps, analysis)
 
 
@@ -151,7 +162,7 @@ def is_short(deployment: Deployment, fleet: Fleet) -> bool:
     rollout = deployment.rollout
     if rollout is None or rollout.weight == 0:
         return False
-    return not is_enough(fleet, deployment.required(), rollout.min_ready)
+    return readiness.is_short(fleet, deployment.required(), rollout.min_ready)
 
 
 def shortage(deployment: Deployment, fleet: Fleet) -> str:
@@ -161,19 +172,24 @@ def shortage(deployment: Deployment, fleet: Fleet) -> str:
     asked = deployment.required()
     return (
         f"{count_ready(fleet, asked)} of {len(fleet)} live instances are ready for versions "
-        f"{' and '.join(map(str, asked))}, and {least_ready(len(fleet), rollout.min_ready)} must be"
+        f"{' and '.join(map(str, asked))}, and "
+        f"{max(1, least_ready(len(fleet), rollout.min_ready))} must be"
     )
 
 
-def find_breach(rollout: Rollout, fleet: Fleet, guard: Guard) -> str:
+def find_breach(rollout: Rollout, scene: Scene, guard: Guard) -> str:
     """What the guard objects to, in words; empty where it does not."""
+    if scene.crashes >= guard.crashes:
+        return f"instances ended without saying goodbye {scene.crashes} times under this rollout"
     answered = dict.fromkeys(Variant, 0)
     rejected = dict.fromkeys(Variant, 0)
-    for instance in fleet:
+    for instance in scene.fleet:
         for tally in instance.tallies:
             if tally.rollout == rollout.revision and tally.variant in answered:
                 answered[Variant(tally.variant)] += tally.answered
                 rejected[Variant(tally.variant)] += tally.rejected
+    if answered[Variant.CHAMPION] + rejected[Variant.CHAMPION] < guard.least:
+        return ""
     usual = _rate(answered[Variant.CHAMPION], rejected[Variant.CHAMPION])
     for variant in (Variant.CANDIDATE, Variant.SHADOW):
         rate = _rate(answered[variant], rejected[variant])
@@ -213,8 +229,8 @@ def _after_step(
 
 
 def _in_step(scene: Scene, rollout: Rollout, step: PlanStep) -> Wait | None:
-    """What the step still waits for."""
-    if step.pause:
+    """What the step still waits for; nothing where a person resumed the plan at it."""
+    if step.pause or rollout.resumed == rollout.step:
         return None
     answering = [instance for instance in scene.fleet if instance.answering]
     behind = [each.name for each in answering if each.revision < rollout.shifted]
@@ -257,7 +273,8 @@ def _fall_short(scene: Scene, rollout: Rollout) -> Move:
     left = scene.patience_seconds - scene.unready_seconds
     if left <= 0:
         return Give(Abort(rollout.revision, f"guard: {said} for {scene.patience_seconds:g} s"))
-    return Wait(f"{said}; aborting in {left:.0f} s", min(left, LOOK_SECONDS))
+    until = "" if math.isinf(left) else f"; aborting in {left:.0f} s"
+    return Wait(said + until, min(left, LOOK_SECONDS))
 
 
 def _ended(deployment: Deployment, started: Rollout) -> Over:
@@ -269,7 +286,3 @@ def _ended(deployment: Deployment, started: Rollout) -> Over:
 
 def _rate(answered: int, rejected: int) -> float:
     return rejected / (answered + rejected) if rejected else 0.0
-
-
-def _model(scene: Scene) -> str:
-    return scene.deployment.model

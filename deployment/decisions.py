@@ -7,23 +7,28 @@
 2. **Start** puts a released version beside the champion, without traffic. The version may serve and is
    not the champion; of rollouts that move traffic none runs; no more live instances have refused the
    version than the minimum allows. A shadow of the version ends.
-   a. *Blue-green* promotes in the same transaction where no champion serves yet, or where enough live
-      instances are ready. Otherwise it waits without traffic for its promotion, by rule 6.
+   a. *Blue-green* promotes in the same transaction where no champion serves yet, where enough live
+      instances are ready, or where the minimum is 0. Otherwise it waits without traffic for its
+      promotion, by rule 6.
    b. *Canary* waits at weight 0 for its plan, or for a person. It needs a champion.
    c. *Shadow* scores its share at once. It needs a champion; any number may run, one a version, and
       none of the candidate, whose rollout has a shadow share of its own.
 3. **Shift** sets the shares. Traffic grows only where enough live instances have everything prepared
    that the new revision asks for; taking traffic away is always allowed. A step of a plan is carried
-   out once, in its order, as the plan says, and not while the plan is paused. A shadow never gets
-   traffic, and a blue-green rollout gets all of it by its promotion, never a part.
+   out once, in its order, as the plan says, and not while the plan is paused. A shift by hand pauses a
+   plan that runs, so that its next step does not take it back. A shadow never gets traffic, and a
+   blue-green rollout gets all of it by its promotion, never a part.
 4. **Pause** stops a plan, not the traffic: shares stay as they are.
 5. **Resume** lets it go on with the step after the one it reached.
 6. **Promote** makes the candidate champion, where enough live instances have it prepared. A shadow of
    the version ends.
 7. **Abort** ends a rollout. It is never refused for readiness: the champion is loaded everywhere.
-8. **Undo** without a version aborts the rollout that runs; where none does, it restores the previous
-   champion. With a version it aborts and restores that one, which may be cold: each instance goes on
-   with what it has until it is loaded. It is refused where every live instance has refused the version.
+8. **Undo** without a version takes back the latest change of who answers: it aborts a rollout with
+   traffic; where none runs, it restores the previous champion. It is refused where that could be
+   either of two things: while a rollout without traffic runs, and where the champion came back by an
+   undo. With a version, a former champion, it aborts what runs and restores that one, which may be
+   cold: each instance goes on with what it has until it is loaded. It is refused where more live
+   instances have refused the version than the minimum allows, and where what its giver saw has changed.
 9. **Revoke** takes a version out of service for ever. Revoking a candidate aborts its rollout;
    revoking the champion restores the previous one first, and is refused without one. Where the same
    bundle was released once more and may serve, that version is the one to revoke.
@@ -49,7 +54,7 @@ from deployment.commands import (
     Strategy,
     Undo,
 )
-from deployment.readiness import is_enough, refusals
+from deployment.readiness import is_enough
 from deployment.refusals import (
     name_of,
     refuse_champion_again,
@@ -57,6 +62,7 @@ from deployment.refusals import (
     refuse_start,
     refuse_step,
     refuse_traffic,
+    refuse_undo,
     refuse_unfit,
     refuse_unknown,
     refuse_unready,
@@ -76,6 +82,8 @@ from schemas.events import (
     RolloutShifted,
     RolloutStarted,
 )
+
+SHADOWING = "shadowing the champion"
 
 Decision = tuple[EventData, ...] | Refusal
 
@@ -186,7 +194,9 @@ def _retire(deployment: Deployment, command: Retire) -> Decision:
         return Refusal(
             "in-service",
             f"{name_of(deployment, version)} is {role}",
-            "retire it when another version has taken its place",
+            f"end that shadow: modelwire rollout abort {name_of(deployment, version)}"
+            if role == SHADOWING
+            else "retire it when another version has taken its place",
         )
     return (ModelRetired(version, command.reason),)
 
@@ -196,7 +206,7 @@ def _role(deployment: Deployment, version: int) -> str:
         return "the champion"
     if deployment.rollout is not None and version == deployment.rollout.candidate:
         return "being rolled out"
-    return "shadowing the champion" if deployment.shadows_of(version) else ""
+    return SHADOWING if deployment.shadows_of(version) else ""
 
 
 # --- starting
@@ -263,7 +273,10 @@ def _shift(deployment: Deployment, command: Shift) -> Decision:
         refused = refuse_traffic(deployment, rollout, command.fleet)
         if refused is not None:
             return refused
-    return (RolloutShifted(rollout.revision, weight, shadow, command.reason, command.step),)
+    shifted = RolloutShifted(rollout.revision, weight, shadow, command.reason, command.step)
+    if command.step is None and rollout.plan is not None and not rollout.paused:
+        return (shifted, RolloutPaused(rollout.revision, "moved by hand"))
+    return (shifted,)
 
 
 def _pause(deployment: Deployment, command: Pause) -> Decision:
@@ -326,34 +339,14 @@ def _abort_named(deployment: Deployment, command: Abort) -> Decision:
 
 
 def _undo(deployment: Deployment, command: Undo) -> Decision:
+    refused = refuse_undo(deployment, command)
+    if refused is not None:
+        return refused
     if command.to is None and deployment.rollout is not None:
         return _abort(deployment, command.reason)
-    if deployment.champion is None:
-        return Refusal(
-            "no-champion",
-            f"{deployment.model} has no champion, so there is nothing to undo",
-            "roll a version out first",
-        )
     target = deployment.previous if command.to is None else command.to
-    if target is None:
-        return Refusal(
-            "no-previous",
-            f"{deployment.model} has no previous champion that may serve",
-            f"name a version: modelwire rollout undo {deployment.model} --to VERSION",
-        )
-    unfit = refuse_unfit(deployment, target)
-    if unfit is not None:
-        return unfit
-    if target == deployment.champion:
-        return refuse_champion_again(deployment, target)
-    fallen = refusals(command.fleet, target)
-    if fallen and len({lack.instance for lack in fallen}) == len(command.fleet):
-        return Refusal(
-            "fleet-refused",
-            f"no live instance can run {name_of(deployment, target)}",
-            f"name another version: modelwire rollout undo {deployment.model} --to VERSION",
-            fallen,
-        )
+    assert target is not None
+    assert deployment.champion is not None
     return _restore(deployment, target, deployment.champion, command.reason)
 
 

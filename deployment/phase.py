@@ -23,7 +23,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployment.commands import Strategy
-from deployment.readiness import ALL, Fleet, count_ready, is_enough, least_ready, refusals
+from deployment.readiness import (
+    ALL,
+    Fleet,
+    count_ready,
+    is_enough,
+    is_hopeless,
+    is_short,
+    least_ready,
+    refusals,
+)
 from deployment.state import Deployment, Rollout
 
 
@@ -96,11 +105,10 @@ def _degraded(deployment: Deployment, fleet: Fleet, days_left: int | None) -> st
     rollout = deployment.rollout
     if rollout is None:
         return ""
-    least = least_ready(len(fleet), rollout.min_ready)
-    if rollout.weight > 0 and count_ready(fleet, deployment.required()) < least:
+    if rollout.weight > 0 and is_short(fleet, deployment.required(), rollout.min_ready):
         return _ready(deployment, rollout, fleet)
-    fallen = {lack.instance for lack in refusals(fleet, rollout.candidate)}
-    if len(fleet) - len(fallen) < least:
+    if is_hopeless(fleet, rollout.candidate, rollout.min_ready):
+        fallen = {lack.instance for lack in refusals(fleet, rollout.candidate)}
         candidate = _name(deployment, rollout.candidate)
         return f"{len(fallen)} of {_instances(len(fleet))} cannot run {candidate}"
     return ""

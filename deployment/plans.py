@@ -9,7 +9,7 @@
         {weight = 100},
     ]
     analysis = "fixed-time"          # optional: what judges a step; see ``controller``
-    guard = {factor = 2, least = 50} # optional: when the controller aborts by itself
+    guard = {factor = 2, least = 50, crashes = 5} # optional: when the controller aborts by itself
 
 1. Shares are percent, 0 … 100, to a hundredth. A share that a step does not name is 0.
 2. A hold is a number with a unit: ``90s``, ``10m``, ``2h``, ``1d``. Without one a step lasts until every
@@ -119,16 +119,25 @@ def _hold(given: object, where: str) -> float:
 
 def _guard(given: object, where: str) -> Guard:
     if not isinstance(given, dict):
-        raise UsageProblem(f"{where} is not a table", hint="such as {factor = 2, least = 50}")
-    _check_keys(given, {"factor", "least"}, where)
+        raise UsageProblem(
+            f"{where} is not a table", hint="such as {factor = 2, least = 50, crashes = 5}"
+        )
+    _check_keys(given, {"factor", "least", "crashes"}, where)
     standard = Guard()
-    factor, least = given.get("factor", standard.factor), given.get("least", standard.least)
+    factor = given.get("factor", standard.factor)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor < 1e6:
         raise UsageProblem(f"{where}: factor is {factor!r}", hint="a number from 1, such as 2")
-    is_count = isinstance(least, int) and not isinstance(least, bool)
-    if not is_count or not 1 <= least <= MOST_REJECTIONS:
-        raise UsageProblem(f"{where}: least is {least!r}", hint="a whole number from 1, such as 50")
-    return Guard(float(factor), least)
+    return Guard(
+        float(factor),
+        _count(given.get("least", standard.least), f"{where}: least"),
+        _count(given.get("crashes", standard.crashes), f"{where}: crashes"),
+    )
+
+
+def _count(given: object, where: str) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MOST_REJECTIONS:
+        raise UsageProblem(f"{where} is {given!r}", hint="a whole number from 1, such as 50")
+    return given
 
 
 def _check_keys(given: dict[str, Any], known: set[str], where: str) -> None:

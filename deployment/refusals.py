@@ -6,8 +6,16 @@ at them; sentences are for people.
 
 from collections.abc import Collection
 
-from deployment.commands import Refusal, Start, Strategy
-from deployment.readiness import Fleet, count_ready, is_enough, lacks, least_ready, refusals
+from deployment.commands import Refusal, Seen, Start, Strategy, Undo
+from deployment.readiness import (
+    Fleet,
+    count_ready,
+    is_enough,
+    is_hopeless,
+    lacks,
+    least_ready,
+    refusals,
+)
 from deployment.state import Deployment, Rollout
 from schemas.events import PlanStep
 
@@ -38,16 +46,28 @@ def refuse_start(deployment: Deployment, command: Start) -> Refusal | None:
         return refuse_second_rollout(deployment)
     if command.strategy is not Strategy.BLUE_GREEN and deployment.champion is None:
         return refuse_without_champion(deployment, command.version)
-    fallen = refusals(command.fleet, command.version)
-    left = len(command.fleet) - len({lack.instance for lack in fallen})
-    if fallen and left < least_ready(len(command.fleet), command.min_ready):
-        return Refusal(
-            "fleet-refused",
-            f"{len(command.fleet) - left} of {len(command.fleet)} live instances cannot run {name}",
-            "mend what they say, or release another bundle",
-            fallen,
-        )
-    return None
+    return refuse_hopeless(
+        deployment,
+        command.fleet,
+        command.version,
+        command.min_ready,
+        "mend what they say, or release another bundle",
+    )
+
+
+def refuse_hopeless(
+    deployment: Deployment, fleet: Fleet, version: int, min_ready: int, remedy: str
+) -> Refusal | None:
+    """Why the version cannot serve: too many live instances have refused it."""
+    if not is_hopeless(fleet, version, min_ready):
+        return None
+    fallen = refusals(fleet, version)
+    return Refusal(
+        "fleet-refused",
+        f"{len(fallen)} of {len(fleet)} live instances cannot run {name_of(deployment, version)}",
+        remedy,
+        fallen,
+    )
 
 
 def refuse_traffic(deployment: Deployment, rollout: Rollout, fleet: Fleet) -> Refusal | None:
@@ -81,6 +101,13 @@ def refuse_unready(
     """Why the fleet may not be asked to serve ``versions``, by the rollout's own minimum."""
     if is_enough(fleet, versions, rollout.min_ready):
         return None
+    if not fleet:
+        return Refusal(
+            "nobody-lives",
+            f"no instance of {deployment.model} has announced itself lately",
+            f"start one: modelwire consume --model {deployment.model}; or see why they are silent; "
+            "or start the rollout with --min-ready 0",
+        )
     asked = ", ".join(name_of(deployment, version) for version in versions)
     least = least_ready(len(fleet), rollout.min_ready)
     return Refusal(
@@ -120,6 +147,77 @@ def refuse_step(
             f"move it by hand: modelwire rollout set weight {deployment.model} SHARE",
         )
     return None
+
+
+def refuse_undo(deployment: Deployment, command: Undo) -> Refusal | None:
+    """Why the latest change cannot be taken back."""
+    model, rollout, champion = deployment.model, deployment.rollout, deployment.champion
+    seen = Seen(champion, None if rollout is None else rollout.revision)
+    if command.seen not in (None, seen):
+        return Refusal(
+            "changed-meanwhile",
+            f"who answers for {model} was changed while this undo was on its way",
+            f"look what changed, then decide anew: modelwire rollout history {model}",
+        )
+    if command.to is not None:
+        return refuse_return(deployment, command)
+    if rollout is not None and rollout.weight > 0:
+        return None
+    if champion is None:
+        return Refusal(
+            "no-champion",
+            f"{model} has no champion, so there is nothing to undo",
+            "roll a version out first",
+        )
+    if deployment.previous is None and rollout is None:
+        return Refusal(
+            "no-previous",
+            f"{model} has no previous champion that may serve",
+            f"name a version: modelwire rollout undo {model} --to VERSION",
+        )
+    back = f"modelwire rollout undo {model} --to {deployment.previous or 'VERSION'}"
+    if rollout is not None:
+        candidate = name_of(deployment, rollout.candidate)
+        return Refusal(
+            "rollout-idle",
+            f"the rollout of {candidate} (revision {rollout.revision}) has no traffic to take back, and "
+            f"{name_of(deployment, champion)} is the champion",
+            f"end the rollout: modelwire rollout abort {model}; or bring a champion back: {back}",
+        )
+    if deployment.was_restored:
+        return Refusal(
+            "undone-already",
+            f"{name_of(deployment, champion)} came back by an undo; undoing that would bring back "
+            f"{model}:{deployment.previous}",
+            f"if that is what you want: {back}",
+        )
+    return None
+
+
+def refuse_return(deployment: Deployment, command: Undo) -> Refusal | None:
+    """Why the version that an undo names cannot come back."""
+    version = command.to
+    assert version is not None
+    unfit = refuse_unfit(deployment, version)
+    if unfit is not None:
+        return unfit
+    if version == deployment.champion:
+        return refuse_champion_again(deployment, version)
+    if version not in deployment.crowned:
+        name = name_of(deployment, version)
+        return Refusal(
+            "never-champion",
+            f"{name} has never been champion, so there is no way back to it",
+            f"roll it out: modelwire rollout start {name} --strategy blue-green",
+        )
+    return refuse_hopeless(
+        deployment,
+        command.fleet,
+        version,
+        command.min_ready,
+        f"name another version, or go without them: modelwire rollout undo {deployment.model} "
+        f"--to {version} --min-ready 0",
+    )
 
 
 def refuse_unfit(deployment: Deployment, version: int) -> Refusal | None:

@@ -112,6 +112,8 @@ class Deployment:
     before there is one. ``previous`` is the champion before, while it may still serve. ``rollout`` is
     the one that moves traffic; ``shadows`` are the others, by their revisions. ``min_ready`` is the share
     of live instances (basis points) that had to be ready for the champion when it became one.
+    ``crowned`` are the versions that have ever been champion; ``was_restored`` says that the champion
+    came back by ``model.restored``, an undo.
     """
 
     model: str
@@ -124,6 +126,8 @@ class Deployment:
     rollout: Rollout | None
     shadows: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
     min_ready: int = 10_000
+    crowned: frozenset[int] = frozenset()
+    was_restored: bool = False
 
     @property
     def stamp(self) -> str:
@@ -229,12 +233,13 @@ def _apply(deployment: Deployment, event: ControlEvent, data: EventData) -> Depl
                     f"but rollout {named} is a {rollout.strategy} of version {rollout.candidate}"
                 )
             promoted = _crown(replace(deployment, rollout=None), event, version)
-            return replace(promoted, min_ready=rollout.min_ready)
+            return replace(promoted, min_ready=rollout.min_ready, was_restored=False)
         case RolloutAborted(rollout=named):
             return _end(deployment, _running(deployment, event, named))
         case ModelRestored(version=version):
             _check_no_rollout(deployment, event)
-            return replace(_crown(deployment, event, version), min_ready=10_000)
+            restored = _crown(deployment, event, version)
+            return replace(restored, min_ready=10_000, was_restored=True)
     raise AssertionError(f"an event type without a rule: {type(data).__name__}")
 
 
@@ -278,7 +283,12 @@ def _crown(deployment: Deployment, event: ControlEvent, version: int) -> Deploym
     _check_may_serve(deployment, event, version)
     if version == deployment.champion:
         return deployment
-    return replace(deployment, champion=version, previous=deployment.champion)
+    return replace(
+        deployment,
+        champion=version,
+        previous=deployment.champion,
+        crowned=deployment.crowned | {version},
+    )
 
 
 def _begin(deployment: Deployment, event: ControlEvent, data: RolloutStarted) -> Deployment:

@@ -16,12 +16,12 @@ class ModelwireError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, hint: str = "", details: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = details
-        """Lines below the message, such as a row for each instance."""
+        """What stands below the message, such as a row for each instance; ``str`` makes its line."""
 
 
 class UsageProblem(ModelwireError):

@@ -74,11 +74,15 @@ class PlanStep(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Guard(msgspec.Struct, frozen=True):
-    """When a controller aborts by itself: the candidate was rejected at least ``least`` times, and at
-    ``factor`` times the champion's rate or more."""
+    """When a controller aborts by itself.
+
+    The candidate was rejected at least ``least`` times, and at ``factor`` times the champion's rate or
+    more; or instances ended without saying goodbye ``crashes`` times while the rollout ran.
+    """
 
     factor: Annotated[float, msgspec.Meta(ge=1)] = 2.0
     least: Annotated[int, msgspec.Meta(ge=1)] = 50
+    crashes: Annotated[int, msgspec.Meta(ge=1)] = 5
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -67,6 +67,16 @@ class Tally(msgspec.Struct, frozen=True):
     failed: int = 0
 
 
+class CrashCount(msgspec.Struct, frozen=True):
+    """How often an instance of this name ended without a tombstone while the rollout (its revision) ran.
+
+    Counted from the name's last clean stop, which leaves nothing to count on from.
+    """
+
+    rollout: int
+    count: int
+
+
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One announcement. Unknown keys are accepted: later versions add some.
 
@@ -75,6 +85,10 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     second since the last announcement. ``horizon_days_left`` counts whole days from ``at`` to the
     last day that the champion can answer for; it is None where the contract has no horizon.
     ``lag`` is how many requests of its partitions it has not answered yet, None where it does not know.
+    ``prepared`` are the versions in memory, ``passed`` those that went through admission here, in memory
+    or not, and ``refused`` those that did not get through it.
+    ``crashes`` has one entry while a rollout moves traffic, with a count of 0 too: whoever finds the
+    entry after an unclean end counts on from there.
     """
 
     instance: str
@@ -98,6 +112,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     lag: int | None = None
     tallies: tuple[Tally, ...] = ()
+    passed: tuple[int, ...] = ()
+    crashes: tuple[CrashCount, ...] = ()
 
 
 _encoder = msgspec.json.Encoder()

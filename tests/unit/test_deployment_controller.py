@@ -1,5 +1,6 @@
 """What the controller does next, for every situation that it can find."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -59,12 +60,15 @@ class World:
         self.ledger = Ledger("sales")
         self.now = EPOCH
         self.unready_seconds = 0.0
+        self.patience = PATIENCE
+        self.crashes = 0
         self.fleet: Callable[[], Fleet] = self.healthy
         self.give(Release(f"sha256:{1:064x}", Strategy.BLUE_GREEN, "s"))
         self.give(Release(f"sha256:{2:064x}", None, "s"))
         parsed = None if plan is None else parse_plan(plan, "plan.toml")
         waiting = (Instance("a", frozenset({1})),)
-        self.give(Start(2, strategy, "salt", plan=parsed, fleet=waiting))
+        start = Start(2, strategy, "salt", plan=parsed, min_ready=10_000, fleet=waiting)
+        self.give(start)
         rollout = self.deployment.rollout
         assert rollout is not None
         self.started: Rollout = rollout
@@ -104,9 +108,19 @@ class World:
         )
         self.ledger.take(encode_event(event))
 
+    @property
+    def scene(self) -> Scene:
+        return Scene(
+            self.deployment,
+            self.fleet(),
+            self.now,
+            self.unready_seconds,
+            self.patience,
+            self.crashes,
+        )
+
     def move(self) -> Move:
-        scene = Scene(self.deployment, self.fleet(), self.now, self.unready_seconds, PATIENCE)
-        return next_move(scene, self.started)
+        return next_move(self.scene, self.started)
 
     def wait(self) -> Wait:
         move = self.move()
@@ -176,6 +190,10 @@ def test_shares_grow_only_where_the_fleet_is_ready() -> None:
     assert "2 of 3" in world.wait().why
     world.fleet = lambda: ()
     assert "0 of 0" in world.wait().why
+    world.give(Abort(world.started.revision))
+    world.give(Start(2, Strategy.CANARY, "salt", plan=parse_plan(PLAN, "p"), min_ready=0))
+    world.started = world.rollout
+    assert "0 of 0" in world.wait().why, "a controller moves nothing while nobody lives"
 
 
 def test_a_minimum_below_all_lets_traffic_grow_without_the_rest() -> None:
@@ -232,24 +250,96 @@ def test_the_guard_aborts_a_candidate_that_is_rejected_too_often(variant: str) -
     )
 
 
+def breach(*tallies: Tally, rollout: Rollout | None = None, guard: Guard | None = None) -> str:
+    """What the guard says of one instance with these tallies."""
+    world = World()
+    world.fleet = lambda: [Instance("a", frozenset(), tallies=tallies)]
+    return find_breach(rollout or world.started, world.scene, guard or Guard())
+
+
 def test_the_guard_counts_this_rollout_alone() -> None:
-    """What a version did under an earlier rollout is no evidence."""
-    rollout = World().rollout
-    older = Tally(rollout.revision - 1, 2, "candidate", answered=0, rejected=1_000)
-    assert find_breach(rollout, [Instance("a", frozenset(), tallies=(older,))], Guard()) == ""
-    now = replace(rollout, revision=older.rollout)
-    assert find_breach(now, [Instance("a", frozenset(), tallies=(older,))], Guard())
+    """What the versions did under an earlier rollout is no evidence."""
+    rollout = World().started
+    older = rollout.revision - 1
+    tallies = (
+        Tally(older, 1, "champion", answered=1_000, rejected=0),
+        Tally(older, 2, "candidate", answered=0, rejected=1_000),
+    )
+    assert breach(*tallies) == ""
+    assert breach(*tallies, rollout=replace(rollout, revision=older))
 
 
 def test_a_candidate_that_is_no_worse_than_a_bad_champion_goes_on() -> None:
     """Poison hits both: equal rates never abort, whatever the factor."""
-    rollout = World().rollout
-    tallies = (
-        Tally(rollout.revision, 1, "champion", 100, 900),
-        Tally(rollout.revision, 2, "candidate", 100, 900),
-    )
-    fleet = [Instance("a", frozenset(), tallies=tallies)]
-    assert find_breach(rollout, fleet, Guard(factor=1, least=1)) == ""
+    revision = World().started.revision
+    champion = Tally(revision, 1, "champion", 100, 900)
+    candidate = Tally(revision, 2, "candidate", 100, 900)
+    assert breach(champion, candidate, guard=Guard(factor=1, least=1)) == ""
+    worse = replace_tally(candidate, rejected=1_000)
+    assert breach(champion, worse, guard=Guard(factor=1, least=1))
+
+
+def test_a_champion_that_answered_next_to_nothing_is_no_measure() -> None:
+    """At a weight of 100 % from the start, or after a restart, its rate would be 0 by chance."""
+    revision = World().started.revision
+    candidate = Tally(revision, 2, "candidate", answered=9_950, rejected=50)
+    assert breach(candidate) == ""
+    assert breach(candidate, Tally(revision, 1, "champion", 49, 0)) == ""
+    assert breach(candidate, Tally(revision, 1, "champion", 50, 0))
+
+
+def replace_tally(tally: Tally, rejected: int) -> Tally:
+    return msgspec.structs.replace(tally, rejected=rejected)
+
+
+def test_instances_that_keep_dying_end_the_rollout() -> None:
+    """As many unclean ends as the plan's guard names, also in a pause; one less changes nothing."""
+    world = World("steps = [{pause = true}, {weight = 100}]\nguard = {crashes = 3}")
+    world.follow()
+    world.crashes = 2
+    assert isinstance(world.move(), Wait)
+    world.crashes = 3
+    command = world.command()
+    assert isinstance(command, Abort)
+    assert "without saying goodbye 3 times" in command.reason
+
+
+def test_a_rollout_without_a_plan_is_a_persons_business() -> None:
+    """Neither a canary by hand nor a shadow is judged, moved or ended; nor by another rollout's state."""
+    world = World(plan=None)
+    over = world.move()
+    assert isinstance(over, Over)
+    assert over.outcome is Outcome.STAYS
+    world.give(Release(f"sha256:{3:064x}", None, "s"))
+    world.give(Start(3, Strategy.SHADOW, "dark"))
+    world.give(Shift(world.started.revision, 5_000, None, world.fleet()))
+    (shadow,) = world.deployment.shadows.values()
+    world.fleet = lambda: (Instance("a", frozenset({1})),)
+    world.unready_seconds = PATIENCE
+    over = next_move(world.scene, shadow)
+    assert isinstance(over, Over)
+    assert over.outcome is Outcome.STAYS
+
+
+def test_an_infinite_patience_never_aborts() -> None:
+    """The guard that is switched off says what is wrong, and no time."""
+    world = World('steps = [{weight = 50, hold = "1h"}, {weight = 100}]')
+    world.follow()
+    world.fleet = lambda: (Instance("a", frozenset({1})),)
+    world.patience, world.unready_seconds = math.inf, 1e9
+    assert world.wait().why.endswith("must be")
+
+
+def test_shares_that_a_person_set_are_not_taken_back() -> None:
+    """A shift by hand pauses the plan; resumed, it goes on with the next step."""
+    world = World('steps = [{weight = 10, hold = "1h"}, {weight = 50}, {weight = 100}]')
+    world.follow()
+    world.give(Shift(world.started.revision, 0, None, ()))
+    world.later(10_000)
+    assert "resume" in world.wait().why
+    assert world.rollout.weight == 0
+    world.give(Resume(world.started.revision))
+    assert shares(world.follow()) == (5_000, 0, 1)
 
 
 def test_a_manual_plan_pauses_after_each_step() -> None:
@@ -263,8 +353,6 @@ def test_a_manual_plan_pauses_after_each_step() -> None:
     assert command.step is None
     assert "a person looks" in command.reason
     world.give(Resume(world.started.revision))
-    assert isinstance(world.move(), Wait), "the step's time begins anew"
-    world.later(60)
     assert shares(world.follow()) == (10_000, 0, 1)
     assert isinstance(world.follow(), Pause)
     world.give(Resume(world.started.revision))
@@ -298,6 +386,11 @@ def test_blue_green_is_promoted_as_soon_as_enough_are_ready() -> None:
     world.fleet = lambda: (Instance("a", frozenset({1})),)
     assert "0 of 1" in world.wait().why
     world.fleet = world.healthy
+    world.give(Pause(world.started.revision))
+    over = world.move()
+    assert isinstance(over, Over)
+    assert "paused" in over.why
+    world.give(Resume(world.started.revision))
     assert isinstance(world.follow(), Promote)
     assert world.deployment.champion == 2
 

@@ -161,7 +161,7 @@ def test_a_rollout_that_is_moved_by_hand_waits_for_a_person(ledger: Ledger) -> N
 def test_a_blue_green_that_is_ready_waits_for_its_promotion(ledger: Ledger) -> None:
     """Before, it waits for the fleet."""
     cold = (Instance("a", frozenset({2})),)
-    give(ledger, Start(3, Strategy.BLUE_GREEN, "s", fleet=cold))
+    give(ledger, Start(3, Strategy.BLUE_GREEN, "s", min_ready=10_000, fleet=cold))
     assert phase(ledger, fleet(ledger, frozenset({2}))) is Phase.PROGRESSING
     found = assess(ledger.deployment, fleet(ledger, WARM), None)
     assert (found.phase, found.why) == (Phase.PAUSED, "sales:3 is ready and waits to be promoted")

@@ -23,6 +23,7 @@ from deployment.commands import (
     Resume,
     Retire,
     Revoke,
+    Seen,
     Shift,
     Start,
     Strategy,
@@ -82,7 +83,7 @@ def make_fleet(seed: int, newest: int) -> Fleet:
 def are_enough(fleet: Fleet, versions: set[int], minimum: int) -> bool:
     """Counted here, by the words of the rule: the share of the live ones that have all of them."""
     ready = len([each for each in fleet if versions <= set(each.prepared)])
-    return not fleet or ready / len(fleet) >= minimum / 10_000
+    return ready / len(fleet) >= minimum / 10_000 if fleet else minimum == 0
 
 
 class Deployments(RuleBasedStateMachine):
@@ -371,11 +372,23 @@ class Deployments(RuleBasedStateMachine):
     def undo(self, to: int | None, seed: int) -> None:
         before = self.ledger.deployment
         version = None if to is None else self.version(to)
+        former = {state.champion for state in self.states}
         if self.give(Undo(version, fleet=self.fleet(seed))):
             after = self.ledger.deployment
             assert after.rollout is None
+            assert after.champion in former
             if before.rollout is not None and version is None:
+                assert before.rollout.weight > 0
                 assert after.champion == before.champion
+
+    @rule(champion=CHOICES, rollout=CHOICES)
+    def undo_what_was_never_seen(self, champion: int, rollout: int) -> None:
+        """An undo whose giver saw something else than what is appends nothing."""
+        state = self.ledger.deployment
+        running = None if state.rollout is None else state.rollout.revision
+        seen = Seen(champion, rollout or None)
+        if seen != Seen(state.champion, running):
+            assert not self.give(Undo(None, seen=seen))
 
     @precondition(lambda self: self.ledger.deployment.champion is not None)
     @rule(choice=CHOICES, by_canary=st.booleans())

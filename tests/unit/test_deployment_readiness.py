@@ -1,5 +1,8 @@
 """Which live instances could serve a revision, and whether they are enough."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +12,15 @@ from deployment.readiness import (
     Lack,
     count_ready,
     is_enough,
+    is_hopeless,
+    is_short,
+    judged_releases,
     lacks,
     least_ready,
     refusals,
+    unjudged,
 )
+from deployment.state import Release, Standing, empty
 
 ANN = Instance("ann", frozenset({1, 2}))
 BOB = Instance("bob", frozenset({2}))
@@ -72,9 +80,48 @@ FLEETS = st.lists(
 def test_enough_is_a_share_of_the_live_ones(
     fleet: list[Instance], versions: frozenset[int], min_ready: int
 ) -> None:
-    """Enough exactly when ready / live is at least the minimum, in whole numbers."""
+    """Enough exactly when ready / live is at least the minimum, in whole numbers; of nobody, never."""
     ready = sum(versions <= instance.prepared for instance in fleet)
-    assert is_enough(fleet, versions, min_ready) == (ready * 10_000 >= min_ready * len(fleet))
+    wanted = ready * 10_000 >= min_ready * len(fleet) if fleet else min_ready == 0
+    assert is_enough(fleet, versions, min_ready) == wanted
+    assert is_short(fleet, versions, min_ready) == (ready == 0 or not wanted)
+
+
+def test_a_version_is_hopeless_once_too_many_refused_it() -> None:
+    """Those that have not judged it yet may still pass."""
+    fallen = [Instance(name, frozenset(), {2: "load: no"}) for name in "ab"]
+    silent = [Instance(name, frozenset()) for name in "cd"]
+    assert is_hopeless([*fallen, *silent], 2, 10_000)
+    assert is_hopeless([*fallen, *silent], 2, 5_001)
+    assert not is_hopeless([*fallen, *silent], 2, 5_000)
+    assert not is_hopeless(silent, 2, 10_000)
+    assert not is_hopeless([], 2, 10_000)
+    assert not is_hopeless(fallen, 2, 0)
+
+
+def test_the_newest_releases_that_may_serve_are_judged() -> None:
+    """Eight of them, the newest first; whoever has said neither yes nor no is named."""
+    releases = {
+        number: Release(
+            number,
+            "sha256:0",
+            Standing.RETIRED if number == 11 else Standing.RELEASED,
+            number,
+            "ann",
+            datetime(2026, 1, 1, tzinfo=UTC),
+            "",
+        )
+        for number in range(1, 13)
+    }
+    deployment = replace(empty("sales"), releases=releases)
+    assert judged_releases(deployment) == (12, 10, 9, 8, 7, 6, 5, 4)
+    fleet = [
+        Instance("loaded", frozenset({5})),
+        Instance("passed", frozenset(), judged=frozenset({5})),
+        Instance("refused", frozenset(), {5: "load: no"}),
+        Instance("silent", frozenset({4})),
+    ]
+    assert unjudged(fleet, 5) == ("silent",)
 
 
 @given(FLEETS, st.frozensets(st.integers(1, 3)), st.integers(1, 3), st.integers(0, 10_000))

@@ -21,6 +21,7 @@ from deployment.commands import (
     Resume,
     Retire,
     Revoke,
+    Seen,
     Shift,
     Start,
     Strategy,
@@ -120,6 +121,9 @@ PLAN = Plan((PlanStep(shadow=500), PlanStep(weight=1_000), PlanStep(pause=True),
 RUNNING = (*BOTH, canary(2, plan=PLAN))
 """A canary that is named 5 and has made no step."""
 
+CAREFUL = (*BOTH, canary(2, plan=PLAN, min_ready=10_000))
+"""The same, for which every live instance must be ready."""
+
 HALF_WAY = (*RUNNING, Shift(5, 5_000, None, fleet=()))
 SHADOWED = (*BOTH, shadow(2, share=100))
 """A shadow that is named 5."""
@@ -149,18 +153,20 @@ def test_release_with_start_makes_the_first_champion() -> None:
 
 
 def test_switch_then_undo_restores_the_former_champion() -> None:
-    """Undo goes back to what served before the switch, and can be undone itself."""
+    """Undo goes back to what served before the switch; undoing that names the version."""
     switched = after(live(1), live(2))
     assert (switched.deployment.champion, switched.deployment.previous) == (2, 1)
     undone = after(live(1), live(2), Undo(None)).deployment
     assert (undone.champion, undone.previous) == (1, 2)
-    assert after(live(1), live(2), Undo(None), Undo(None)).deployment.champion == 2
+    assert code(after(live(1), live(2), Undo(None)), Undo(None)) == "undone-already"
+    assert after(live(1), live(2), Undo(None), Undo(2)).deployment.champion == 2
+    assert after(live(1), live(2), Undo(None), start(2), Undo(None)).deployment.champion == 1
 
 
-def test_undo_to_any_released_version() -> None:
-    """``--to`` reaches past the previous champion, even to one that never served."""
+def test_undo_to_any_former_champion() -> None:
+    """``--to`` reaches past the previous champion, and never to a version that nobody rolled out."""
     assert after(live(1), live(2), live(3), Undo(1)).deployment.champion == 1
-    assert after(live(1), released(2), Undo(2)).deployment.champion == 2
+    assert code(after(*BOTH), Undo(2)) == "never-champion"
 
 
 def test_start_puts_a_released_version_in_service() -> None:
@@ -186,17 +192,29 @@ def test_revoking_a_candidate_aborts_its_rollout_first() -> None:
 
 def test_undo_of_a_running_rollout_aborts_it_and_restores_nothing() -> None:
     """The latest change of who answers is the rollout, not the champion before it."""
-    ledger = after(live(1), live(2), released(3), RolloutStarted(3, "canary", "salt"))
-    assert decide(ledger.deployment, Undo(None)) == (RolloutAborted(8),)
+    steps = (live(1), live(2), released(3), RolloutStarted(3, "canary", "salt"))
+    ledger, moved = after(*steps), after(*steps, RolloutShifted(8, 1))
+    assert decide(moved.deployment, Undo(None)) == (RolloutAborted(8),)
+    assert code(ledger, Undo(None)) == "rollout-idle"
     undone = after(*HALF_WAY, Undo(None)).deployment
     assert (undone.champion, undone.previous, undone.rollout) == (1, None, None)
 
 
 def test_undo_to_a_version_aborts_a_running_rollout_first() -> None:
-    """The version named is champion, and no candidate is left behind; the candidate may be named."""
+    """The version named is champion, and no candidate is left behind."""
     ledger = after(live(1), live(2), released(3), RolloutStarted(3, "canary", "salt"))
     assert decide(ledger.deployment, Undo(1)) == (RolloutAborted(8), ModelRestored(1, 2))
-    assert decide(ledger.deployment, Undo(3)) == (RolloutAborted(8), ModelRestored(3, 2))
+
+
+def test_an_undo_holds_for_what_its_giver_saw() -> None:
+    """Two people who undo one change at once take it back once; unrelated events harm neither."""
+    seen = Seen(champion=2, rollout=None)
+    ledger = after(live(1), live(2), released(3))
+    assert decide(ledger.deployment, Undo(None, seen=seen)) == (ModelRestored(1, 2),)
+    assert code(after(live(1), live(2), Undo(None)), Undo(None, seen=seen)) == "changed-meanwhile"
+    halfway = Seen(champion=1, rollout=5)
+    assert decide(after(*HALF_WAY).deployment, Undo(None, seen=halfway)) == (RolloutAborted(5),)
+    assert code(after(*HALF_WAY, Abort(5)), Undo(None, seen=halfway)) == "changed-meanwhile"
 
 
 @pytest.mark.parametrize("withdraw", [Revoke(1), Retire(1)])
@@ -226,13 +244,26 @@ REFUSED: list[tuple[str, tuple[Step, ...], Command, tuple[Step, ...], Command | 
     ("no-champion", (), Undo(None), (live(1), live(2)), None),
     (
         "no-champion",
-        (released(1), RolloutStarted(1, "canary", "s")),
+        (released(1), RolloutStarted(1, "canary", "s", min_ready=0)),
         Shift(2, 100, None, ()),
         (),
         Promote(2, ()),
     ),
     ("unknown-version", (live(1),), start(2), (released(2),), None),
-    ("unknown-version", (live(1),), Undo(9), (released(2),), Undo(2)),
+    ("unknown-version", (live(1),), Undo(9), (live(2),), Undo(1)),
+    ("never-champion", BOTH, Undo(2), (start(2), Undo(1)), None),
+    ("rollout-idle", (live(1), live(2), released(3), canary(3)), Undo(None), (Abort(8),), None),
+    ("rollout-idle", RUNNING, Undo(None), (Shift(5, 1, None, ()),), None),
+    ("undone-already", (live(1), live(2), Undo(None)), Undo(None), (), Undo(2)),
+    (
+        "changed-meanwhile",
+        (live(1), live(2)),
+        Undo(None, seen=Seen(1, None)),
+        (),
+        Undo(None, seen=Seen(2, None)),
+    ),
+    ("nobody-lives", CAREFUL, Shift(5, 1, None, ()), (), Shift(5, 1, None, fleet((1, 2)))),
+    ("nobody-lives", CAREFUL, Promote(5, ()), (), Promote(5, fleet((2,)))),
     ("unknown-version", (live(1),), Revoke(2), (released(2),), None),
     ("unknown-version", (live(1),), Retire(2), (released(2),), None),
     ("already-champion", (live(1),), start(1), (live(2),), None),
@@ -244,9 +275,27 @@ REFUSED: list[tuple[str, tuple[Step, ...], Command, tuple[Step, ...], Command | 
     ("plan-without-canary", BOTH, Start(2, Strategy.BLUE_GREEN, "s", plan=PLAN), (), start(2)),
     ("already-shadowed", SHADOWED, shadow(2), (Abort(5),), None),
     ("being-rolled-out", RUNNING, shadow(2), (Abort(5),), None),
-    ("fleet-refused", BOTH, canary(2, fleet=FALLEN), (), canary(2, fleet=FALLEN, min_ready=5_000)),
-    ("fleet-refused", BOTH, shadow(2, fleet=FALLEN), (), shadow(2, fleet=FALLEN[1:])),
-    ("fleet-refused", BOTH, Undo(2, fleet=FALLEN[:1]), (), Undo(2, fleet=FALLEN)),
+    (
+        "fleet-refused",
+        BOTH,
+        canary(2, fleet=FALLEN, min_ready=5_001),
+        (),
+        canary(2, fleet=FALLEN, min_ready=5_000),
+    ),
+    (
+        "fleet-refused",
+        BOTH,
+        shadow(2, fleet=FALLEN, min_ready=10_000),
+        (),
+        shadow(2, fleet=FALLEN[1:], min_ready=10_000),
+    ),
+    (
+        "fleet-refused",
+        (live(1), live(2), Undo(None)),
+        Undo(2, fleet=FALLEN),
+        (),
+        Undo(2, fleet=FALLEN, min_ready=5_000),
+    ),
     ("rollout-over", (*RUNNING, Abort(5)), Abort(5), (canary(2),), Abort(7)),
     ("rollout-over", RUNNING, Promote(4, ()), (), Promote(5, ())),
     ("rollout-over", RUNNING, Shift(6, 100, None, ()), (), Shift(5, 100, None, ())),
@@ -257,19 +306,19 @@ REFUSED: list[tuple[str, tuple[Step, ...], Command, tuple[Step, ...], Command | 
     ("shadow-has-no-traffic", SHADOWED, Promote(5, ()), (), start(2)),
     (
         "blue-green-is-whole",
-        (*BOTH, Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1,)))),
+        (*BOTH, replace(start(2), fleet=fleet((1,)), min_ready=10_000)),
         Shift(5, 10_000, None, ()),
         (),
-        Promote(5, ()),
+        Promote(5, fleet((2,))),
     ),
     (
         "fleet-not-ready",
-        RUNNING,
+        CAREFUL,
         Shift(5, 1, None, fleet((1,), (2,))),
         (),
         Shift(5, 1, None, fleet((1, 2), (2, 1))),
     ),
-    ("fleet-not-ready", RUNNING, Promote(5, fleet((2,), (1,))), (), Promote(5, fleet((2,), (2,)))),
+    ("fleet-not-ready", CAREFUL, Promote(5, fleet((2,), (1,))), (), Promote(5, fleet((2,), (2,)))),
     ("already-paused", (*RUNNING, Pause(5)), Pause(5), (Resume(5),), None),
     ("not-paused", RUNNING, Resume(5), (Pause(5),), None),
     ("paused", (*RUNNING, Pause(5)), Shift(5, 0, 500, (), step=0), (Resume(5),), None),
@@ -341,7 +390,7 @@ def test_what_a_refusal_tells_people_to_run_can_be_run() -> None:
 
 def test_a_refusal_says_which_instances_lack_what() -> None:
     """Not ready, or refused with the reason: a line for each instance and version."""
-    refusal = decide(after(*RUNNING).deployment, Shift(5, 1, None, (*FALLEN, *fleet((2,)))))
+    refusal = decide(after(*CAREFUL).deployment, Shift(5, 1, None, (*FALLEN, *fleet((2,)))))
     assert isinstance(refusal, Refusal)
     assert refusal.lacks == (
         Lack("sales-0", 2, "refused (runtime: opset 99)"),
@@ -353,10 +402,10 @@ def test_a_refusal_says_which_instances_lack_what() -> None:
 
 def test_blue_green_promotes_in_one_transaction_where_enough_are_ready() -> None:
     """The whole share moves in one revision; the one before it moves nothing."""
-    ready = Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1, 2), (2,)))
+    ready = replace(start(2), fleet=fleet((1, 2), (2,)), min_ready=10_000)
     ledger = after(*BOTH)
     assert decide(ledger.deployment, ready) == (
-        RolloutStarted(2, "blue-green", "s"),
+        RolloutStarted(2, "blue-green", "again"),
         RolloutPromoted(5, 2),
     )
     switched = after(*BOTH, ready).deployment
@@ -366,7 +415,7 @@ def test_blue_green_promotes_in_one_transaction_where_enough_are_ready() -> None
 
 def test_blue_green_waits_without_traffic_for_who_is_not_ready() -> None:
     """Started alone: the version is loaded and warm, and the champion answers everything."""
-    waits = Start(2, Strategy.BLUE_GREEN, "s", fleet=fleet((1, 2), (1,)))
+    waits = replace(start(2), fleet=fleet((1, 2), (1,)), min_ready=10_000)
     waiting = after(*BOTH, waits).deployment
     assert waiting.rollout is not None
     assert (waiting.champion, waiting.rollout.weight) == (1, 0)
@@ -375,6 +424,8 @@ def test_blue_green_waits_without_traffic_for_who_is_not_ready() -> None:
     half = replace(waits, min_ready=5_000)
     assert after(*BOTH, half).deployment.champion == 2
     assert after(*BOTH, replace(waits, min_ready=0)).deployment.champion == 2
+    nobody = after(*BOTH, replace(waits, fleet=())).deployment
+    assert nobody.champion == 1, "instances that merely look dead may still answer"
 
 
 def test_the_first_champion_waits_for_nobody() -> None:
@@ -389,7 +440,7 @@ def test_a_release_may_start_any_rollout() -> None:
     shadowing = decide(ledger.deployment, Release(digest(2), Strategy.SHADOW, "s", "why"))
     assert shadowing == (
         ModelReleased(2, digest(2), "why"),
-        RolloutStarted(2, "shadow", "s", "why"),
+        RolloutStarted(2, "shadow", "s", "why", min_ready=0),
         RolloutShifted(5, 0, 10_000, "why"),
     )
     careful = Release(digest(2), Strategy.CANARY, "s", plan=PLAN, min_ready=9_000)
@@ -451,10 +502,11 @@ def test_a_plan_is_carried_out_step_by_step() -> None:
 
 def test_a_pause_leaves_the_shares_and_a_hand_may_still_move_them() -> None:
     """What is paused is the plan, not the traffic, nor the people."""
-    paused = after(*HALF_WAY, Pause(5))
+    paused = after(*HALF_WAY)
     assert paused.deployment.rollout is not None
     assert (paused.deployment.rollout.weight, paused.deployment.rollout.paused) == (5_000, True)
-    moved = after(*HALF_WAY, Pause(5), Shift(5, 100, None, ())).deployment.rollout
+    assert after(*HALF_WAY).events[-1].data == RolloutPaused(5, "moved by hand")
+    moved = after(*HALF_WAY, Shift(5, 100, None, ())).deployment.rollout
     assert moved is not None
     assert (moved.weight, moved.paused) == (100, True)
 
@@ -477,14 +529,15 @@ def test_a_shadow_ends_when_its_version_gets_another_part() -> None:
     ledger = after(*SHADOWED)
     assert decide(ledger.deployment, canary(2)) == (
         RolloutAborted(5),
-        RolloutStarted(2, "canary", "canary"),
+        RolloutStarted(2, "canary", "canary", min_ready=0),
     )
     assert decide(ledger.deployment, start(2)) == (
         RolloutAborted(5),
-        RolloutStarted(2, "blue-green", "again"),
+        RolloutStarted(2, "blue-green", "again", min_ready=0),
         RolloutPromoted(8, 2),
     )
-    assert decide(ledger.deployment, Undo(2)) == (RolloutAborted(5), ModelRestored(2, 1))
+    former = after(live(1), live(2), Undo(1), shadow(2)).deployment
+    assert decide(former, Undo(2)) == (RolloutAborted(8), ModelRestored(2, 1))
     assert decide(ledger.deployment, Revoke(2)) == (RolloutAborted(5), ModelRevoked(2))
 
 
