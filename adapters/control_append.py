@@ -212,7 +212,7 @@ class _Append:
             raise kind(
                 f"[{outcome.code}] {outcome.sentence}",
                 hint=outcome.remedy,
-                details=tuple(map(str, outcome.lacks)),
+                details=outcome.lacks,
             )
         return tuple(self._event(ledger, data) for data in outcome)
 

@@ -5,11 +5,15 @@ that a reader has seen, to which a reader makes sure by writing a record of its 
 announcements, ``read_fleet`` by a probe. An instance is alive while its newest announcement is younger
 than three of its intervals. A dead fleet therefore never looks fresh, whatever the clocks of the
 machines say.
+
+An instance that stops cleanly leaves a tombstone. One that starts and finds an announcement of its name
+ended before without one: ``crashes_before`` is what it counts on from. So nothing of its own may be
+announced before the past was read.
 """
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -26,12 +30,20 @@ from adapters.kafka import client_config, explain, open_client, require_topics, 
 from adapters.settings import Settings
 from deployment.readiness import Instance
 from schemas.errors import TimedOut
-from schemas.fleet import PROBE_PREFIX, InstanceStatus, Phase, decode_status, encode_status
+from schemas.fleet import (
+    PROBE_PREFIX,
+    CrashCount,
+    InstanceStatus,
+    Phase,
+    decode_status,
+    encode_status,
+)
 
 SILENT_INTERVALS = 3
 """An instance that said nothing for this many of its intervals is taken to be dead."""
 
 READ_SECONDS = 10.0
+LOOK_SECONDS = 0.05
 FOLLOW_AT_ONCE = 500
 """Most records that one look takes in."""
 
@@ -56,14 +68,29 @@ def live_instances(sightings: Iterable[Sighting]) -> tuple[Instance, ...]:
     return tuple(_instance(sighting.status) for sighting in sightings if sighting.alive)
 
 
+def count_crashes(sightings: Iterable[Sighting], rollout: int) -> int:
+    """How often instances ended uncleanly while the rollout of this revision ran.
+
+    The dead ones among them have ended once more than they could say.
+    """
+    return sum(
+        entry.count + (not sighting.alive)
+        for sighting in sightings
+        for entry in sighting.status.crashes
+        if entry.rollout == rollout
+    )
+
+
 def _instance(status: InstanceStatus) -> Instance:
+    refused = {each.version: f"{each.rung}: {each.reason}" for each in status.refused}
     return Instance(
         name=status.instance,
         prepared=frozenset(status.prepared),
-        refused={each.version: f"{each.rung}: {each.reason}" for each in status.refused},
+        refused=refused,
         revision=status.revision,
         answering=status.phase is Phase.READY,
         tallies=status.tallies,
+        judged=frozenset((*status.prepared, *status.passed, *refused)),
     )
 
 
@@ -106,6 +133,15 @@ class Fleet:
             default=0,
         )
 
+    def crashes_before(self, instance: str) -> tuple[CrashCount, ...]:
+        """What an instance of this name that starts now counts on from, its last end included.
+
+        Empty where that end was clean, or no rollout moved traffic.
+        """
+        found = self._newest.get(instance)
+        crashes = () if found is None else found[0].crashes
+        return tuple(CrashCount(each.rollout, each.count + 1) for each in crashes)
+
     def _judge(self, status: InstanceStatus, timestamp_ms: int) -> Sighting:
         age = max(self._now_ms - timestamp_ms, 0) / 1_000
         return Sighting(status, age, alive=age < SILENT_INTERVALS * status.interval_seconds)
@@ -116,11 +152,29 @@ class Announcer:
 
     def __init__(self, settings: Settings, model: str, instance: str) -> None:
         self.fleet = Fleet()
+        self.crashes_before: tuple[CrashCount, ...] = ()
+        """Of this name, as ``catch_up`` found it."""
+        self._settings = settings
         self._topic = topic_names(settings, model).fleet
+        self._instance = instance
         self._key = instance.encode()
         self._producer: Producer = open_client(Producer, _producer_config(settings))
         self._consumer: Consumer = open_client(Consumer, _consumer_config(settings))
         self._consumer.assign([TopicPartition(self._topic, 0, FIRST_OFFSET)])
+
+    def catch_up(self, go_on: Callable[[], bool]) -> None:
+        """Read the past, before the first announcement; gives up once ``go_on`` says no.
+
+        Raises ModelwireError where that is not done in time, KafkaException where it fails.
+        """
+        in_time = _within(READ_SECONDS)
+
+        def may_go_on() -> bool:
+            return go_on() and in_time()
+
+        end = _probe(self._settings, self._producer, self._topic, may_go_on)
+        _read_up_to(self.fleet, self._consumer, self._topic, end, may_go_on)
+        self.crashes_before = self.fleet.crashes_before(self._instance)
 
     def announce(self, status: InstanceStatus) -> None:
         """Say it, without waiting for the broker; while that is away only the newest matter."""
@@ -152,26 +206,30 @@ def read_fleet(settings: Settings, model: str) -> list[Sighting]:
     Raises NotFound where the topic is missing, TimedOut where the broker does not answer in time.
     """
     topic = topic_names(settings, model).fleet
-    require_topics(settings, [topic])
-    end = _probe(settings, topic)
+    require_topics(settings, [topic], model=model)
+    producer: Producer = open_client(Producer, _producer_config(settings))
+    end = _probe(settings, producer, topic, _within(READ_SECONDS))
     fleet = Fleet()
     consumer: Consumer = open_client(Consumer, _consumer_config(settings))
-    deadline = time.monotonic() + READ_SECONDS
     try:
         consumer.assign([TopicPartition(topic, 0, FIRST_OFFSET)])
-        while time.monotonic() < deadline:
-            if _take_up_to(fleet, consumer.consume(FOLLOW_AT_ONCE, 0.05), end):
-                return fleet.sightings()
+        _read_up_to(fleet, consumer, topic, end, _within(READ_SECONDS))
     except KafkaException as error:
         raise explain(error.args[0], f"read {topic}", settings.kafka.bootstrap_servers) from error
     finally:
         consumer.close()
-    raise TimedOut(f"{topic} could not be read to its end within {READ_SECONDS:.0f} s")
+    return fleet.sightings()
 
 
-def _probe(settings: Settings, topic: str) -> int:
+def _within(seconds: float) -> Callable[[], bool]:
+    deadline = time.monotonic() + seconds
+    return lambda: time.monotonic() < deadline
+
+
+def _probe(
+    settings: Settings, producer: Producer, topic: str, may_go_on: Callable[[], bool]
+) -> int:
     """Write a probe; returns its offset. Its key is the process's, and a tombstone clears it."""
-    producer: Producer = open_client(Producer, _producer_config(settings))
     written: list[tuple[KafkaError | None, int | None]] = []
     key = f"{PROBE_PREFIX}{os.getpid()}"
     producer.produce(
@@ -181,7 +239,8 @@ def _probe(settings: Settings, topic: str) -> int:
         0,
         on_delivery=lambda error, message: written.append((error, message.offset())),
     )
-    producer.flush(READ_SECONDS)
+    while not written and may_go_on():
+        producer.poll(LOOK_SECONDS)
     if not written:
         raise TimedOut(f"{topic} did not take a record within {READ_SECONDS:.0f} s")
     error, offset = written[0]
@@ -189,6 +248,15 @@ def _probe(settings: Settings, topic: str) -> int:
         raise explain(error, f"write to {topic}", settings.kafka.bootstrap_servers)
     assert offset is not None
     return offset
+
+
+def _read_up_to(
+    fleet: Fleet, consumer: Consumer, topic: str, end: int, may_go_on: Callable[[], bool]
+) -> None:
+    while may_go_on():
+        if _take_up_to(fleet, consumer.consume(FOLLOW_AT_ONCE, LOOK_SECONDS), end):
+            return
+    raise TimedOut(f"{topic} could not be read to its end within {READ_SECONDS:.0f} s")
 
 
 def _take_up_to(fleet: Fleet, messages: Iterable[Message], end: int) -> bool:

@@ -5,6 +5,7 @@
 2. A command that goes on (``-w``) prints a value a line in JSON, and documents that begin with ``---``
    in YAML.
 3. Every object that is printed is a contract with scripts: keys are added, never renamed.
+4. An error is an object too, on stderr; ``modelwire.problems`` says which.
 """
 
 import re
@@ -19,9 +20,20 @@ _BREAKS = re.compile("[\x85\u2028\u2029]")
 YAML_WIDTH = 120
 """Columns at which long texts are folded."""
 
+CHOSEN = "modelwire.output"
+"""Where a command's context keeps what ``-o`` says, for whoever prints its error."""
+
+
+def _remember(context: click.Context, _: click.Parameter, chosen: str) -> str:
+    context.meta[CHOSEN] = chosen
+    return chosen
+
+
 output_option = click.option(
     "-o",
     "--output",
+    callback=_remember,
+    is_eager=True,  # before what may be wrong with another option
     type=click.Choice([TABLE, JSON, YAML]),
     default=TABLE,
     show_default=True,

@@ -391,9 +391,9 @@ class RequestStream:
         error: KafkaError = problem.args[0]
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise TooLargeForTopic(error.str())
-        if not _is_fatal(error) and (
-            error.txn_requires_abort() or error.code() == KafkaError._STATE
-        ):
+        if _is_fatal(error):
+            self._poll(PAUSE_SECONDS)  # what is behind the bare _FATAL is raised here
+        elif error.txn_requires_abort() or error.code() == KafkaError._STATE:
             # _STATE: an earlier record of this transaction failed, so no further one is taken.
             raise MustAbort(f"{error.name()}: {error.str()}")
         raise self._failed(error, "produce an answer")

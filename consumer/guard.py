@@ -22,7 +22,7 @@ Facts come in, an abort comes out. ``aborts`` carries it out.
 from dataclasses import dataclass
 
 from deployment.commands import Abort
-from deployment.readiness import Fleet, count_ready, lacks, least_ready
+from deployment.readiness import Fleet, count_ready, is_short, lacks, least_ready
 from deployment.state import Deployment, Rollout
 
 TURN_SECONDS = 1.0
@@ -79,21 +79,18 @@ def _too_few(deployment: Deployment, fleet: Fleet) -> bool:
     rollout = deployment.rollout
     if rollout is None or rollout.weight == 0:
         return False
-    return count_ready(fleet, deployment.required()) < _least(rollout, fleet)
-
-
-def _least(rollout: Rollout, fleet: Fleet) -> int:
-    return max(1, least_ready(len(fleet), rollout.min_ready))
+    return is_short(fleet, deployment.required(), rollout.min_ready)
 
 
 def _reason(deployment: Deployment, rollout: Rollout, fleet: Fleet, seconds: float) -> str:
     asked = deployment.required()
     versions = " and ".join(f"{deployment.model}:{version}" for version in asked)
+    least = max(1, least_ready(len(fleet), rollout.min_ready))
     missing = lacks(fleet, asked)
     lines = [str(lack)[:LONGEST_LACK] for lack in missing[:NAMED_LACKS]]
     if len(missing) > NAMED_LACKS:
         lines.append(f"{len(missing) - NAMED_LACKS} more")
     return (
         f"guard: {count_ready(fleet, asked)} of {len(fleet)} live instances ready for {versions} for "
-        f"{seconds:.0f} s, and {_least(rollout, fleet)} must be: {'; '.join(lines)}"
+        f"{seconds:.0f} s, and {least} must be: {'; '.join(lines)}"
     )

@@ -13,8 +13,6 @@ import signal
 import sys
 import time
 import uuid
-from datetime import UTC, datetime
-from importlib.metadata import version as version_of
 from types import FrameType
 
 import structlog
@@ -23,20 +21,18 @@ from adapters.fleet_topic import Announcer
 from adapters.group_offsets import Start, settle_start
 from adapters.kafka import require_topics, topic_names
 from adapters.object_store import open_store
-from adapters.onnx_model import numeric_class, runtime_limits
 from adapters.request_stream import RequestStream
 from adapters.settings import Membership, Settings
 from adapters.stream_config import group_of, record_limit
 from consumer.aborts import Aborts
 from consumer.admission import Limits
 from consumer.control import Follower
+from consumer.description import Description
 from consumer.models import Loader
 from consumer.service import Service
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
-from consumer.tallies import Meter, TallyName
 from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
-from schemas.fleet import InstanceStatus, Phase, Runtime, Tally
 
 BROKER_SECONDS = 30.0
 """How long a broker that does not answer is waited for at the start."""
@@ -104,7 +100,7 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     follower.start()
     shadows.start(lambda: follower.heard.deployment, loader.look_again)
     reporter.start(
-        _Description(settings, model, instance, service, loader, follower, shadows),
+        Description(settings, model, instance, service, loader, follower, shadows, reporter),
         Aborts(settings, model, instance, follower).look,
     )
     clean = False
@@ -170,73 +166,3 @@ def _await_topics(settings: Settings, model: str, stop: Stop) -> bool:
             )
         return True
     return False
-
-
-class _Description:
-    """Makes the status of the moment, on the reporter's thread."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        model: str,
-        instance: str,
-        service: Service,
-        loader: Loader,
-        follower: Follower,
-        shadows: ShadowScorer,
-    ) -> None:
-        self._interval = settings.consumer.status_interval_ms / 1_000
-        self._model = model
-        self._instance = instance
-        self._service = service
-        self._loader = loader
-        self._follower = follower
-        self._shadows = shadows
-        self._started_at = datetime.now(UTC)
-        limits = runtime_limits()
-        self._runtime = Runtime(
-            onnxruntime=limits.onnxruntime,
-            numeric_class=numeric_class(),
-            modelwire=version_of("modelwire"),
-            opsets=dict(limits.opsets),
-            ir_version=limits.ir_version,
-        )
-        self._meter: Meter[TallyName | None] = Meter(self._interval)
-
-    def __call__(self) -> InstanceStatus:
-        service, now = self._service, datetime.now(UTC)
-        answers = service.transactions
-        snapshot = service.snapshot
-        report = self._loader.report
-        counts = {**answers.counts, **self._shadows.counts()}
-        answers_of: dict[TallyName | None, int] = {
-            name: each.answered + each.rejected for name, each in counts.items()
-        }
-        rates = self._meter.measure({None: answers.answered + answers.rejected, **answers_of})
-        horizon = None if snapshot is None else snapshot.champion.contract.horizon
-        return InstanceStatus(
-            instance=self._instance,
-            model=self._model,
-            phase=service.phase,
-            detail=service.detail,
-            read_revision=self._follower.heard.deployment.revision,
-            # Outside the group nothing is answered, so no revision is.
-            revision=0 if snapshot is None or service.phase is Phase.WAITING else snapshot.revision,
-            champion=None if snapshot is None else snapshot.champion.version,
-            prepared=report.prepared,
-            refused=report.refused,
-            runtime=self._runtime,
-            partitions=service.holdings.partitions,
-            answered=answers.answered,
-            rejected=answers.rejected,
-            rate=rates[None],
-            horizon_days_left=None if horizon is None else (horizon.last - now.date()).days,
-            interval_seconds=self._interval,
-            started_at=self._started_at,
-            at=now,
-            lag=service.lag,
-            tallies=tuple(
-                Tally(*name, each.answered, each.rejected, rates[name], each.shed, each.failed)
-                for name, each in counts.items()
-            ),
-        )

@@ -11,8 +11,8 @@ Rules, in the order in which they are looked at:
 4. With a newer revision that it cannot serve it goes on with its older snapshot, and leaves only once
    another live instance says that it has applied that revision:
    a. at once where a version was refused here, since waiting brings nothing;
-   b. at once where the rollout that runs may leave instances behind: those leave instead of answering
-      as champion what the others route to the candidate;
+   b. at once where the rollout that runs, or that made the champion, may leave instances behind:
+      those leave instead of answering as champion what the others route to the candidate;
    c. otherwise once the version has been in preparation for as long as a stamp waits: a slow load is
       no reason to move partitions, a load that does not end is.
 5. Otherwise it answers.
@@ -106,11 +106,15 @@ def next_step(now: Situation) -> Decision:
 
 
 def may_leave_behind(newest: Deployment) -> bool:
-    """Whether what the log asks for may be asked although not every live instance was ready."""
+    """Whether what the log asks for may be asked although not every live instance was ready.
+
+    A minimum of nobody asked no instance to be ready before: each switches when it is, and none is
+    left behind.
+    """
     rollout = newest.rollout
-    if rollout is not None and rollout.weight > 0:
-        return rollout.min_ready < ALL
-    return newest.min_ready < ALL
+    has_traffic = rollout is not None and rollout.weight > 0
+    min_ready = rollout.min_ready if rollout is not None and has_traffic else newest.min_ready
+    return 0 < min_ready < ALL
 
 
 def _lagging(now: Situation) -> str:

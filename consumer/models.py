@@ -9,10 +9,12 @@ The follower hands in what it reads by ``consider``; the newest deployment wins,
 not the most urgent one any more is given up while it waits for the store. What can be answered with
 is published as ``ready``: one reference, replaced by one assignment, never taken back; at the same
 revision again where one more of its shadows is loaded. A failed
-admission changes nothing but ``report``. Which version to load, to keep and to apply is decided in
-``plan``.
+admission changes nothing but ``report``. Which version to load, to judge, to keep and to apply is
+decided in ``plan``; a version that only had to be judged is let go as soon as it passed, so that never
+more than one of them is in memory.
 """
 
+import math
 import random
 import threading
 import time
@@ -32,22 +34,37 @@ from scoring.snapshot import LoadedVersion, Snapshot
 AGAIN_SECONDS = 5.0
 """After a refusal that may be mended; a store that is back is noticed within twice this."""
 
+UNWANTED_AGAIN_SECONDS = 60.0
+"""The same for a version that only has to be judged: a bundle that is gone for good is asked for all the
+time that its release is among the newest."""
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the loader has: ``refused`` counts for the versions that it still wants."""
+    """What the loader has in memory, and its verdicts: a version has ``passed`` or was ``refused``."""
 
     prepared: tuple[int, ...]
     refused: tuple[Refused, ...]
+    passed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Fall:
+    """A refusal at the time ``at``. ``stretch`` keeps the instances from asking all at once."""
+
     rung: Rung
     reason: str
-    again_at: float | None
+    at: float
+    stretch: float
+
+    def again_at(self, *, is_wanted: bool) -> float:
+        """When the store is asked again, for ever later where it could not help."""
+        if self.rung not in MAY_BE_MENDED:
+            return math.inf
+        pause = AGAIN_SECONDS if is_wanted else UNWANTED_AGAIN_SECONDS
+        return self.at + pause * self.stretch
 
 
 class Loader:
@@ -62,7 +79,7 @@ class Loader:
         also_in_use: Callable[[], Sequence[Snapshot]] = tuple,
     ) -> None:
         self.ready: Snapshot | None = None
-        self.report = Report((), ())
+        self.report = Report((), (), ())
         self._store = store
         self.model = model
         self._limits = limits
@@ -75,6 +92,7 @@ class Loader:
         self._stopping = False
         self._loaded: dict[int, LoadedVersion] = {}
         self._fallen: dict[int, _Fall] = {}
+        self._passed: set[int] = set()
         self._thread = thread_of("loader", self._run)
 
     def start(self) -> None:
@@ -119,19 +137,22 @@ class Loader:
                 self._dirty = False
             while (version := self._most_urgent()) is not None:
                 self._try(version)
+                self._drop()
             self._drop()
 
     def _most_urgent(self) -> int | None:
-        """The version to load next; None where nothing is left to do."""
+        """The version to admit next; None where nothing is left to do."""
         newest = self._newest
         if newest is None or self._stopping:
             return None
-        for version in plan.to_load(newest):
+        kept = plan.to_load(newest)
+        for version in plan.to_judge(newest):
+            is_kept = version in kept
+            is_done = version in self._loaded or (version in self._passed and not is_kept)
             fall = self._fallen.get(version)
-            is_due = fall is None or (
-                fall.again_at is not None and fall.again_at <= time.monotonic()
-            )
-            if version not in self._loaded and is_due:
+            if not is_done and (
+                fall is None or fall.again_at(is_wanted=is_kept) <= time.monotonic()
+            ):
                 return version
         return None
 
@@ -160,32 +181,36 @@ class Loader:
 
     def _note_success(self, version: int, digest: str, admitted: Admitted) -> None:
         self._fallen.pop(version, None)
+        self._passed.add(version)
         with self._wake:
-            self._loaded[version] = admitted.version
+            assert self._newest is not None
+            is_kept = version in plan.to_load(self._newest)
+            if is_kept:
+                self._loaded[version] = admitted.version
         log.info(
-            "model.prepared",
+            "model.prepared" if is_kept else "model.passed",
             version=version,
             digest=digest,
             bytes=admitted.size,
             fetch_seconds=round(admitted.fetch_seconds, 4),
             load_seconds=round(admitted.load_seconds, 4),
         )
-        if self._newest is not None:
+        if is_kept:
             self._publish([self._newest])
         self._tell()
 
     def _note_fall(self, version: int, fallen: NotAdmitted) -> None:
-        pause = AGAIN_SECONDS * random.uniform(0.6, 1.4)
-        again_at = time.monotonic() + pause if fallen.rung in MAY_BE_MENDED else None
         before = self._fallen.get(version)
-        self._fallen[version] = _Fall(fallen.rung, fallen.reason, again_at)
+        stretch = random.uniform(0.6, 1.4)
+        self._fallen[version] = _Fall(fallen.rung, fallen.reason, time.monotonic(), stretch)
+        self._passed.discard(version)
         if before is None or (before.rung, before.reason) != (fallen.rung, fallen.reason):
             log.error(
                 "model.refused",
                 version=version,
                 rung=fallen.rung.value,
                 reason=fallen.reason,
-                tried_again=again_at is not None,
+                tried_again=fallen.rung in MAY_BE_MENDED,
             )
         self._tell()
 
@@ -213,9 +238,11 @@ class Loader:
         for version in unneeded:
             log.info("model.dropped", version=version)
         dropped.clear()
-        wanted = plan.to_load(newest)
-        for version in [version for version in self._fallen if version not in wanted]:
-            del self._fallen[version]
+        judged = plan.to_judge(newest)
+        self._fallen = {
+            version: fall for version, fall in self._fallen.items() if version in judged
+        }
+        self._passed.intersection_update(judged)
         self._tell()
 
     def _tell(self) -> None:
@@ -225,11 +252,14 @@ class Loader:
                 Refused(version, fall.rung, fall.reason)
                 for version, fall in sorted(self._fallen.items())
             ),
+            tuple(sorted(self._passed.union(self._loaded))),
         )
         if report != self.report:
             self.report = report
             self._on_change()
 
     def _next_try(self) -> float | None:
-        times = [fall.again_at for fall in self._fallen.values() if fall.again_at is not None]
-        return max(min(times) - time.monotonic(), 0.0) if times else None
+        kept = () if self._newest is None else plan.to_load(self._newest)
+        times = (fall.again_at(is_wanted=v in kept) for v, fall in self._fallen.items())
+        soonest = min(times, default=math.inf)
+        return None if math.isinf(soonest) else max(soonest - time.monotonic(), 0.0)

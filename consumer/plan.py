@@ -1,28 +1,36 @@
 """The plan: which versions an instance loads, which it keeps, and which revision it can answer with.
 
-1. Loaded is what the newest revision requires, then what it wants (a candidate without traffic, the
-   previous champion, shadows), then the newest release: it takes admission and reports without
-   traffic, and is most likely the next to be rolled out.
-2. A revision can be served where everything that it requires is loaded. The newest such revision is
+1. Loaded, and kept, is what the newest revision requires, then what it wants (a candidate without
+   traffic, the previous champion, shadows), then the newest release, which is most likely the next to
+   be rolled out.
+2. Judged are the newest releases, all those that every instance has to know: after everything above
+   each goes through admission once. The verdict is kept, the model is not. A verdict is forgotten once
+   its version is neither loaded for rule 1 nor among those releases, as one that may not serve any more.
+3. A revision can be served where everything that it requires is loaded. The newest such revision is
    applied; what lies between is never loaded for its own sake.
-3. A revision that requires a version which a later one read to be revoked is not applied any more.
-4. A version is dropped only when neither the newest state read nor a snapshot in use names it.
-5. A shadow is wanted, never required: a snapshot holds those whose versions are loaded, and is made
+4. A revision that requires a version which a later one read to be revoked is not applied any more.
+5. A version is dropped only when neither the newest state read nor a snapshot in use names it.
+6. A shadow is wanted, never required: a snapshot holds those whose versions are loaded, and is made
    again when one more is. What is revoked stops an answer only where it would give one; a shadow that
    the newest state read does not run any more just stops.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
+from deployment.readiness import judged_releases
 from deployment.routing import routing_of
 from deployment.state import Deployment, Rollout, Standing
 from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
 
 def to_load(newest: Deployment) -> tuple[int, ...]:
-    """The versions to load, the most needed first."""
-    released = [version for version, release in newest.releases.items() if release.may_serve]
-    return tuple(dict.fromkeys((*newest.wanted(), *released[-1:])))
+    """The versions to load and to keep, the most needed first."""
+    return tuple(dict.fromkeys((*newest.wanted(), *judged_releases(newest)[:1])))
+
+
+def to_judge(newest: Deployment) -> tuple[int, ...]:
+    """The versions to take through admission, the most needed first: ``to_load``, and more."""
+    return tuple(dict.fromkeys((*to_load(newest), *judged_releases(newest))))
 
 
 def to_drop(

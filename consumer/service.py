@@ -17,7 +17,8 @@ Models are admitted by ``models``, the control log is read by ``control``, the f
 
 import time
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import structlog
 
@@ -53,6 +54,16 @@ REMINDER_SECONDS = 10.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Serving:
+    """What others may know of the snapshot without holding its models."""
+
+    revision: int
+    champion: int
+    last_day: date | None
+    """The last day that the champion can answer for, None where its contract has no horizon."""
+
+
 class Service:
     """One instance. It is the ``Listener`` of its stream, which is handed in by ``attach``."""
 
@@ -67,6 +78,8 @@ class Service:
     ) -> None:
         self.snapshot: Snapshot | None = None
         """What the loop answers with; beside the loader only what waits for a shadow refers to it."""
+        self.serving: Serving | None = None
+        """Of ``snapshot``, for other threads."""
         self.lag: int | None = None
         """Requests of the owned partitions that are not answered yet, None where it is not known."""
         self.phase = Phase.STARTING
@@ -332,6 +345,12 @@ class Service:
             return
         before = plan.versions_of(self.snapshot)
         self.snapshot = snapshot
+        horizon = snapshot.champion.contract.horizon
+        self.serving = Serving(
+            snapshot.revision,
+            snapshot.champion.version,
+            None if horizon is None else horizon.last,
+        )
         self._loader.using(snapshot)
         heard = self._follower.heard
         log.info(

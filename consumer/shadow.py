@@ -6,9 +6,9 @@ The champion comes first, in everything:
    What waits for the thread is bounded in bytes; beyond that the batch is shed, and counted.
 2. The thread has a low priority, and scores nothing while the loop is behind: while every fetch gives
    it a full batch, what the thread took of the interpreter would delay an answer.
-3. Whatever goes wrong in here is counted and logged once in a while, and never reaches the loop. A
-   shadow whose model hangs keeps this thread for ever: everything is shed then, that of other shadows
-   too.
+3. Whatever goes wrong in here is counted and logged once in a while, and ends neither this thread nor
+   the process. A shadow whose model hangs keeps this thread for ever: everything is shed then, that of
+   other shadows too.
 4. A shadow that the newest state read does not run any more is not scored, whatever still waits.
 5. What waits keeps its snapshot, and so its models: ``in_use`` tells the loader, which drops none of
    them, and ``let_go`` wakes it. No session dies on this thread.
@@ -20,9 +20,10 @@ import contextlib
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 
@@ -57,6 +58,8 @@ COMPLAINT_SECONDS = 30.0
 """Between two log lines that say that scoring failed."""
 
 log = structlog.get_logger()
+
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,10 @@ class ShadowScorer:
         size = sum(len(each.value or b"") + ROW_BYTES for each in batch)
         waiting = self._bytes_in - self._bytes_out
         if waiting and waiting + size > self._room:
-            self._shed = {
-                name: self._shed.get(name, 0) + len(batch) * shadow.share
-                for name, shadow in _named(snapshot)
-            }
+            shed = self._of_running(self._shed)
+            for name, shadow in _named(snapshot):
+                shed[name] = shed.get(name, 0) + len(batch) * shadow.share
+            self._shed = shed
             return
         self._bytes_in += size
         self._queue.append(_Item(snapshot, batch, size))
@@ -138,12 +141,16 @@ class ShadowScorer:
 
         A canary's shadow is still counted when its share is 0 again.
         """
-        if self._newest is None:
-            return {}
-        newest = self._newest()
         counts = dict(self._counts)
         for name, weighed in self._shed.items():
             counts[name] = plus(counts.get(name, Count()), Count(shed=weighed // BUCKETS))
+        return self._of_running(counts)
+
+    def _of_running(self, counts: Mapping[TallyName, Each]) -> dict[TallyName, Each]:
+        """Without those whose rollout is over, so that they do not add up for ever."""
+        if self._newest is None:
+            return dict(counts)
+        newest = self._newest()
         return {name: count for name, count in counts.items() if newest.running(name.rollout)}
 
     # --- the thread
@@ -151,12 +158,15 @@ class ShadowScorer:
     def _run(self) -> None:
         step_back()
         while not self._stopping:
-            if not self._queue:
-                self._wait()
-            elif time.monotonic() < self._behind_until:
-                time.sleep(LINGER_SECONDS)
-            else:
-                self._turn()
+            try:
+                if not self._queue:
+                    self._wait()
+                elif time.monotonic() < self._behind_until:
+                    time.sleep(LINGER_SECONDS)
+                else:
+                    self._turn()
+            except Exception:  # noqa: BLE001 - whatever it is, the answers go on
+                self._complain()
 
     def _wait(self) -> None:
         try:
@@ -170,12 +180,23 @@ class ShadowScorer:
         with contextlib.suppress(queue.Empty):
             while True:  # before the look at the queue, so that what comes after it wakes us
                 self._news.get_nowait()
-        count = self._score_head()
-        for _ in range(count):
-            self._bytes_out += self._queue.popleft().size
-        self._serve()
+        count = 1
+        try:
+            count = self._score_head()
+        except Exception:  # noqa: BLE001 - the batch is lost, and the answers must not be
+            self._complain()
+            self._note_loss(self._queue[0])
+        finally:
+            for _ in range(count):
+                self._bytes_out += self._queue.popleft().size
         assert self._let_go is not None
         self._let_go()
+        self._serve()
+
+    def _note_loss(self, item: _Item) -> None:
+        for name, shadow in _named(item.snapshot):
+            lost = Count(failed=len(item.batch) * shadow.share // BUCKETS)
+            self._counts = {**self._counts, name: plus(self._counts.get(name, Count()), lost)}
 
     def _score_head(self) -> int:
         """Score as many of the waiting batches as make one; returns how many."""
@@ -189,10 +210,9 @@ class ShadowScorer:
             batch += more
             count += 1
         named = _named(first.snapshot)
+        self._counts = {name: Count() for name, _ in named} | self._of_running(self._counts)
         assert self._newest is not None
         newest = self._newest()
-        kept = {name: each for name, each in self._counts.items() if newest.running(name.rollout)}
-        self._counts = {name: Count() for name, _ in named} | kept
         for name, shadow in named:
             if plan.is_wanted(shadow, newest):
                 self._score(first.snapshot, name, shadow, batch)
@@ -213,12 +233,9 @@ class ShadowScorer:
             if self._stream is None:
                 self._stream = ShadowStream(self._settings, self._model, self._instance)
             self._note(name, self._send(self._stream, name, answers))
-        except Exception:
-            # Of memory, too: what is short of it here must not end the answers.
+        except Exception:  # noqa: BLE001 - of memory, too: it must not end the answers
             self._note(name, Count(failed=len(batch) * shadow.share // BUCKETS))
-            if time.monotonic() >= self._complained + COMPLAINT_SECONDS:
-                self._complained = time.monotonic()
-                log.exception("shadow.failed", rollout=name.rollout, version=name.version)
+            self._complain(rollout=name.rollout, version=name.version)
 
     def _send(self, stream: ShadowStream, name: TallyName, answers: Sequence[Answer]) -> Count:
         answered = rejected = shed = failed = 0
@@ -244,6 +261,12 @@ class ShadowScorer:
     def _serve(self) -> None:
         if self._stream is not None:
             self._stream.serve()
+
+    def _complain(self, **of: int) -> None:
+        """Called while the exception is handled."""
+        if time.monotonic() >= self._complained + COMPLAINT_SECONDS:
+            self._complained = time.monotonic()
+            log.exception("shadow.failed", **of)
 
     def _note(self, name: TallyName, more: Count) -> None:
         if name in self._counts:

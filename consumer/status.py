@@ -1,6 +1,8 @@
 """The reporter: one thread that announces the instance on the fleet topic, and hears the others.
 
-It announces at every interval, and at once when something changed. What it hears gives the highest
+It reads the topic's past before it announces anything: how the last life of its name ended is told only
+there, by what its own words take the place of. Then it announces at every interval, and at once when
+something changed. What it hears gives the highest
 revision that a live peer has applied, which ``membership`` asks for, and is shown to ``watch``, which
 must neither wait nor raise.
 """
@@ -14,7 +16,8 @@ from confluent_kafka import KafkaException
 
 from adapters.fleet_topic import Announcer, Sighting
 from consumer.threads import thread_of
-from schemas.fleet import InstanceStatus
+from schemas.errors import ModelwireError
+from schemas.fleet import CrashCount, InstanceStatus
 
 SHORTEST_SECONDS = 0.05
 """Between two announcements, however much changes."""
@@ -29,6 +32,8 @@ class Reporter:
 
     def __init__(self, announcer: Announcer, instance: str, interval_seconds: float) -> None:
         self.peer_revision = 0
+        self.crashes_before: tuple[CrashCount, ...] = ()
+        """What this name counts its unclean ends on from; known before the first announcement."""
         self._announcer = announcer
         self._instance = instance
         self._interval = interval_seconds
@@ -64,6 +69,11 @@ class Reporter:
     def _run(self) -> None:
         assert self._describe is not None
         assert self._watch is not None
+        try:
+            self._announcer.catch_up(lambda: not self._stopping)
+            self.crashes_before = self._announcer.crashes_before
+        except (KafkaException, ModelwireError) as error:
+            log.warning("fleet.unavailable", problem=str(error))
         while not self._stopping:
             began = time.monotonic()
             try:

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 
 END_TXN = 26
@@ -17,7 +18,15 @@ END_TXN = 26
 METADATA = 3
 """The request that asks which topics there are."""
 
-UNKNOWN_TOPIC = struct.pack(">h", 3)
+PRODUCE = 0
+"""The request that brings records."""
+
+COMPACT_PRODUCE = 9
+"""From this version of it on, lengths in it are unsigned varints, one larger than what they count."""
+
+UNKNOWN_TOPIC = 3
+NOT_AUTHORIZED = 29
+"""Error codes of Kafka for a topic."""
 
 
 class Fault(StrEnum):
@@ -28,6 +37,37 @@ class Fault(StrEnum):
     """The broker gets it and answers; then the proxy is dead until ``heal``."""
     HOLD_REQUEST = "hold request"
     """The broker does not get it until ``heal``."""
+
+
+@dataclass(frozen=True)
+class Denial:
+    """Requests of one kind for this topic are answered with an error."""
+
+    topic: bytes
+    kind: int
+    code: bytes
+
+    @property
+    def nowhere(self) -> bytes:
+        """A topic that the broker does not have, of the same length."""
+        return b"-" * len(self.topic)
+
+    def misled(self, frame: bytes) -> bytes:
+        """The request; its records go to no topic if they are for the denied one."""
+        return frame.replace(self.topic, self.nowhere) if self.kind == PRODUCE else frame
+
+    def answered(self, frame: bytes, version: int) -> bytes:
+        """The response to a request of this kind, with the error where it is about the topic."""
+        if self.kind == METADATA:  # the code stands in front of the name
+            name = bytes([len(self.topic) + 1]) + self.topic
+            return frame.replace(b"\0\0" + name, self.code + name)
+        before, found, after = frame.partition(self.nowhere)
+        if not found:
+            return frame
+        # Behind the name: how many partitions (librdkafka sends one at a time), its number, the code.
+        at = (1 if version >= COMPACT_PRODUCE else 4) + 4
+        assert after[at : at + 2] == struct.pack(">h", UNKNOWN_TOPIC), after[: at + 2]
+        return before + self.topic + after[:at] + self.code + after[at + 2 :]
 
 
 class BrokerProxy:
@@ -45,8 +85,7 @@ class BrokerProxy:
         """Set when the fault has happened."""
         self.healed = threading.Event()
         self.healed.set()
-        self.denied = b""
-        """The topic that ``deny`` named, as it stands in a response behind its error code."""
+        self.denied: Denial | None = None
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -56,16 +95,20 @@ class BrokerProxy:
         self.healed.clear()
         self.fault = fault
 
-    def deny(self, topic: str) -> None:
-        """Say of this topic that it does not exist, and cut all connections, until ``heal``."""
+    def deny(self, topic: str, kind: int = METADATA, code: int = UNKNOWN_TOPIC) -> None:
+        """Answer requests of this kind for the topic with an error, until ``heal``.
+
+        All connections are cut first, so that clients ask again. Records of a denied ``PRODUCE`` do not
+        get to the topic.
+        """
         self.struck.clear()
-        self.denied = bytes([len(topic) + 1]) + topic.encode()
+        self.denied = Denial(topic.encode(), kind, struct.pack(">h", code))
         self.cut()
 
     def heal(self) -> None:
         """Work again."""
         self.fault = Fault.NONE
-        self.denied = b""
+        self.denied = None
         self.healed.set()
 
     def close(self) -> None:
@@ -103,7 +146,7 @@ class _Connection:
         self._client = client
         self._server = server
         self._lost_correlation: bytes | None = None
-        self._metadata: set[bytes] = set()
+        self._to_deny: dict[bytes, tuple[Denial, int]] = {}
 
     def start(self) -> None:
         for pump in (self._requests, self._responses):
@@ -122,8 +165,11 @@ class _Connection:
             return False
         proxy = self._proxy
         kind = struct.unpack_from(">h", frame, 4)[0]
-        if kind == METADATA:
-            self._metadata.add(frame[8:12])
+        version = struct.unpack_from(">h", frame, 6)[0]
+        denial = proxy.denied
+        if denial is not None and kind == denial.kind:
+            self._to_deny[frame[8:12]] = denial, version
+            frame = denial.misled(frame)
         if kind == END_TXN:
             if proxy.fault is Fault.HOLD_REQUEST:
                 proxy.struck.set()
@@ -142,8 +188,9 @@ class _Connection:
             proxy.struck.set()
             proxy.cut()
             return False
-        if proxy.denied and frame[4:8] in self._metadata:
-            told = frame.replace(b"\0\0" + proxy.denied, UNKNOWN_TOPIC + proxy.denied)
+        denial, version = self._to_deny.pop(frame[4:8], (None, 0))
+        if denial is not None:
+            told = denial.answered(frame, version)
             if told != frame:
                 proxy.struck.set()
             frame = told

@@ -19,6 +19,7 @@ from adapters.onnx_model import runtime_limits
 from adapters.stream_config import group_of
 from consumer.aborts import Aborts
 from deployment.commands import Shift, Start, Strategy
+from deployment.readiness import ALL, Instance
 from schemas.errors import RefusedByRule
 from schemas.events import Recorded, RolloutAborted
 from schemas.fleet import InstanceStatus, Phase, Runtime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tests.conftest import RunningStack
 
 pytestmark = pytest.mark.stack
+
+READY = (Instance("who-was-asked", frozenset({1, 2})),)
 
 
 @pytest.fixture
@@ -65,8 +68,8 @@ def test_a_fleet_that_cannot_run_a_version_says_so_before_anybody_starts_it(
         for strategy in (Strategy.CANARY, Strategy.BLUE_GREEN):
             fleet = live_instances(harness.fleet())
             with pytest.raises(RefusedByRule) as refused:
-                harness.command(Start(2, strategy, "salt", fleet=fleet))
-            lines = refused.value.details
+                harness.command(Start(2, strategy, "salt", min_ready=ALL, fleet=fleet))
+            lines = list(map(str, refused.value.details))
             needed = f"opset 99 of ai.onnx; onnxruntime {limits.onnxruntime} here runs up to"
             assert [line.partition(":")[0] for line in lines] == [
                 f"{group_of(harness.model)}-{slot}" for slot in range(2)
@@ -242,11 +245,11 @@ def _alone(name: str) -> Sighting:
     return Sighting(status, 0.0, alive=True)
 
 
-def _start_canary(harness: Harness, weight: int, *, min_ready: int = 10_000) -> int:
-    """Start a canary of version 2 and give it traffic, whoever is ready; returns the revision."""
+def _start_canary(harness: Harness, weight: int, *, min_ready: int = ALL) -> int:
+    """Start a canary of version 2 and give it traffic, whoever is ready really; gives the revision."""
     salt = uuid.uuid4().hex
     [started] = harness.command(Start(2, Strategy.CANARY, salt, min_ready=min_ready))
-    [shifted] = harness.command(Shift(started.event.revision, weight, None, fleet=()))
+    [shifted] = harness.command(Shift(started.event.revision, weight, None, fleet=READY))
     return shifted.event.revision
 
 

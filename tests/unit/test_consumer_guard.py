@@ -130,11 +130,17 @@ def test_it_tries_again_after_a_while() -> None:
         (_with(min_ready=9_999, weight=0), False),
         (replace(HALF, rollout=None), False),
         (replace(HALF, rollout=None, min_ready=9_999), True),
+        (replace(HALF, rollout=None, min_ready=1), True),
+        (replace(_with(weight=0), min_ready=9_999), True),
+        (replace(HALF, min_ready=9_999), False),
+        # Nobody was asked to be ready, so whoever is not yet is not late.
+        (_with(min_ready=0), False),
+        (replace(HALF, rollout=None, min_ready=0), False),
     ],
 )
 def test_only_traffic_with_a_lower_minimum_leaves_instances_behind(
     deployment: Deployment, may: bool
 ) -> None:
-    """A rollout that waits for everybody leaves nobody behind, nor does one without traffic; what a
-    lower minimum made champion goes on without the rest."""
+    """A rollout that waits for everybody, or for nobody, leaves nobody behind, nor does one without
+    traffic; what a lower minimum made champion goes on without the rest."""
     assert may_leave_behind(deployment) is may

@@ -19,12 +19,14 @@ from tests.fleet import wait_for
 
 
 class _Patchy:
-    """A store that does not answer for some digests: the world outside, not our code."""
+    """A store that does not answer for some digests, and keeps one waiting: the world outside."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.url = store.url
         self.away: set[str] = set()
         self.asked: list[str] = []
+        self.held: str = ""
+        self.gate = threading.Event()
         self._store = store
 
     def get(self, key: str, *, limit: int) -> bytes:
@@ -32,6 +34,8 @@ class _Patchy:
         self.asked.append(key)
         if any(digest.removeprefix("sha256:") in key for digest in self.away):
             raise StoreUnavailable("the store does not answer")
+        if self.held and self.held.removeprefix("sha256:") in key:
+            assert self.gate.wait(20)
         return self._store.get(key, limit=limit)
 
 
@@ -65,6 +69,15 @@ class _Log:
         when = datetime(2026, 1, 1, tzinfo=UTC)
         rollout = Rollout(name, version, "shadow", "s", 0, when, name, shadow=10_000)
         self.deployment = replace(now, shadows={name: rollout}, revision=name)
+        return self.deployment
+
+    def revoke(self, version: int) -> Deployment:
+        """The version must not serve any more."""
+        now = self.deployment
+        revoked = replace(now.releases[version], standing=Standing.REVOKED)
+        self.deployment = replace(
+            now, releases={**now.releases, version: revoked}, revision=now.revision + 1
+        )
         return self.deployment
 
     def switch(self, version: int) -> Deployment:
@@ -262,3 +275,132 @@ def test_a_refused_version_that_the_store_gives_later_is_admitted(
     _ready_at(loader, passed[-1].revision)
     wait_for("no refusal", lambda: not loader.report.refused)
     loader.stop()
+
+
+def _refused(loader: Loader) -> list[tuple[int, str]]:
+    return [(each.version, each.rung) for each in loader.report.refused]
+
+
+def test_a_refusal_outlives_the_next_release(
+    loader: Loader, store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """Release 2 cannot be run, release 3 can: 2 is still refused, until it may not serve any more."""
+    log = _Log()
+    log.release(bundle(1.0))
+    log.switch(1)
+    loader.consider([log.release(store_bundle(store._store, "m", 2.0, opset=99))])
+    wait_for("the refusal", lambda: _refused(loader) == [(2, "runtime")], 10)
+    loader.consider([log.release(bundle(3.0))])
+    wait_for("the next one", lambda: 3 in loader.report.prepared, 10)
+    assert _refused(loader) == [(2, "runtime")]
+    assert loader.report.passed == (1, 3)
+    loader.consider([log.revoke(2)])
+    wait_for("no verdict", lambda: not loader.report.refused)
+
+
+def test_what_passed_is_known_after_it_was_dropped(
+    loader: Loader, bundle: Callable[[float], str]
+) -> None:
+    """Release 2 is loaded while it is the newest; release 3 takes its place, and its verdict stays."""
+    log = _Log()
+    log.release(bundle(1.0))
+    log.switch(1)
+    loader.consider([log.release(bundle(2.0))])
+    wait_for("the newest", lambda: loader.report.prepared == (1, 2), 10)
+    loader.consider([log.release(bundle(3.0))])
+    wait_for("the next one", lambda: loader.report.prepared == (1, 3), 10)
+    assert loader.report.passed == (1, 2, 3)
+    newest = log.switch(2)
+    loader.consider([newest])
+    _ready_at(loader, newest.revision)
+
+
+def test_a_loader_that_starts_late_judges_the_old_releases_last(
+    loader: Loader, store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """What is wanted first, then the newest first; none of the old ones stays in memory."""
+    log = _Log()
+    digests = [
+        bundle(1.0),
+        store_bundle(store._store, "m", 2.0, opset=99),
+        bundle(3.0),
+        bundle(4.0),
+    ]
+    for digest in digests:
+        log.release(digest)
+    prepared: list[tuple[int, ...]] = []
+    loader._on_change = lambda: prepared.append(loader.report.prepared)
+    loader.consider([log.switch(1)])
+    wait_for(
+        "all verdicts", lambda: loader.report.passed == (1, 3, 4) and loader.report.refused, 10
+    )
+    assert _refused(loader) == [(2, "runtime")]
+    assert set(prepared) <= {(), (1,), (1, 4)}
+    asked = list(dict.fromkeys(key.split("/")[1] for key in store.asked))
+    assert asked == [digests[n - 1].removeprefix("sha256:") for n in (1, 4, 3, 2)]
+
+
+def test_each_release_is_judged_once(
+    loader: Loader, store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """A verdict that stands is no reason to ask the store again."""
+    log = _Log()
+    digests = [bundle(1.0), bundle(2.0), bundle(3.0)]
+    for digest in digests:
+        log.release(digest)
+    loader.consider([log.switch(1)])
+    wait_for("all verdicts", lambda: loader.report.passed == (1, 2, 3), 10)
+    asked = len(store.asked)
+    loader.consider([log.release(bundle(4.0))])
+    wait_for("the new one", lambda: loader.report.prepared == (1, 4), 10)
+    assert loader.report.passed == (1, 2, 3, 4)
+    assert not any(digest[7:] in key for key in store.asked[asked:] for digest in digests)
+
+
+def test_what_nobody_wants_is_asked_for_less_often(
+    store: _Patchy, bundle: Callable[[float], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that is gone is tried again in the short pause only once something wants it."""
+    monkeypatch.setattr("consumer.models.AGAIN_SECONDS", 0.05)
+    loader = Loader(store, "m", Limits(0.05, 64), lambda: None)  # type: ignore[arg-type]
+    loader.start()
+    log = _Log()
+    old, good, gone = bundle(1.0), bundle(2.0), bundle(3.0)
+    store.away.update((old, gone))
+    for digest in (old, good, gone):
+        log.release(digest)
+
+    def tries(digest: str) -> int:
+        return sum(digest[7:] in key for key in store.asked)
+
+    loader.consider([log.switch(2)])
+    wait_for("both refusals", lambda: _refused(loader) == [(1, "fetch"), (3, "fetch")], 10)
+    then = tries(gone)
+    wait_for("some more tries", lambda: tries(gone) >= then + 5, 10)
+    assert tries(old) == 1
+    loader.consider([log.shadow(1)])
+    wait_for("tries of what is wanted now", lambda: tries(old) >= 3, 10)
+    store.away.clear()
+    wait_for("everything", lambda: loader.report.prepared == (1, 2, 3), 10)
+    assert loader.report.refused == ()
+    loader.stop()
+
+
+def test_what_is_loaded_is_published_while_another_version_is_downloaded(
+    loader: Loader, store: _Patchy, bundle: Callable[[float], str]
+) -> None:
+    """A switch to a version that is there already does not wait for the loader's thread."""
+    log = _Log()
+    log.release(bundle(1.0))
+    log.switch(1)
+    loader.consider([log.release(bundle(2.0))])
+    wait_for("two versions", lambda: loader.report.prepared == (1, 2), 10)
+    store.held = bundle(3.0)
+    loader.consider([log.release(store.held)])
+    wait_for("a download", lambda: any(store.held[7:] in key for key in store.asked), 10)
+    newest = log.switch(2)
+    loader.consider([newest])
+    ready = loader.ready
+    store.gate.set()
+    assert ready is not None
+    assert (ready.revision, ready.champion.version) == (newest.revision, 2)

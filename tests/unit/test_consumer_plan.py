@@ -11,9 +11,11 @@ from consumer.plan import (
     revoked_among,
     snapshot_of,
     to_drop,
+    to_judge,
     to_load,
     versions_of,
 )
+from deployment.readiness import JUDGED_RELEASES
 from deployment.state import Deployment, Release, Rollout, Standing, empty
 from scoring.snapshot import LoadedVersion, load
 from tests.bundles import contract
@@ -66,6 +68,26 @@ def test_what_is_required_is_loaded_first_and_the_newest_release_last() -> None:
 def test_a_revoked_newest_release_is_not_loaded() -> None:
     """The newest one that may serve takes its place."""
     assert to_load(_deployment(5, 1, v3=Standing.REVOKED)) == (1, 2)
+
+
+def test_every_new_release_is_judged_after_all_that_is_loaded() -> None:
+    """The newest first; what nobody wants is neither loaded for it nor kept."""
+    assert to_judge(_deployment(5, 1)) == (1, 3, 2)
+    assert to_judge(_deployment(5, None)) == (3, 2, 1)
+    assert to_load(_deployment(5, None)) == (3,)
+    assert to_drop([1, 2, 3], _deployment(5, None), ()) == (1, 2)
+    assert to_judge(_deployment(5, 1, v2=Standing.RETIRED)) == (1, 3)
+
+
+def test_an_old_version_is_judged_when_something_wants_it() -> None:
+    """Of thousands of releases the newest few are judged, and the candidate, however old."""
+    release = _deployment(5, None).releases[1]
+    releases = {n: replace(release, version=n) for n in range(1, 1_001)}
+    many = replace(_deployment(2_000, 900), releases=releases)
+    newest = tuple(range(1_000, 1_000 - JUDGED_RELEASES, -1))
+    assert to_judge(many) == (900, *newest)
+    canary = replace(many, rollout=_rollout(1_999, 5))
+    assert to_judge(canary) == (900, 5, *newest)
 
 
 def test_a_version_is_dropped_only_when_nothing_names_it() -> None:

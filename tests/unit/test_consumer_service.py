@@ -14,14 +14,14 @@ from adapters.settings import Settings
 from adapters.stream_config import consumer_config
 from consumer.control import Heard
 from consumer.models import Report
-from consumer.service import Service
+from consumer.service import Service, Serving
 from consumer.shadow import ShadowScorer
 from deployment.ledger import StampVerdict
 from deployment.routing import Routing
 from deployment.state import Deployment, Release, Standing
 from schemas.rejection import Headers, read_rejection
 from scoring.snapshot import Shadow, Snapshot, load
-from tests.bundles import contract
+from tests.bundles import LAST_DAY, contract
 
 LIMIT = 100_000
 
@@ -102,7 +102,10 @@ class Scene:
     def __init__(self) -> None:
         deployment = Deployment("m", "sha256:a", 1, "sha256:b", {}, 1, None, None)
         self.loader = SimpleNamespace(
-            model="m", ready=snapshot_at(1), report=Report((1,), ()), using=lambda snapshot: None
+            model="m",
+            ready=snapshot_at(1),
+            report=Report((1,), (), (1,)),
+            using=lambda snapshot: None,
         )
         self.follower = SimpleNamespace(
             heard=Heard(deployment, True, time.monotonic()),
@@ -247,3 +250,12 @@ def test_the_lag_is_what_lies_ahead_of_the_positions(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(scene.service, "_lag_due", 0.0)
     scene.turn(list)
     assert scene.service.lag == 8
+
+
+def test_others_see_what_is_served_without_its_models() -> None:
+    """The revision, the champion and its last day change with the snapshot that answers."""
+    scene = Scene()
+    assert scene.service.serving == Serving(1, 1, LAST_DAY)
+    scene.swap(2)
+    scene.turn(lambda: [Message(0)])
+    assert scene.service.serving == Serving(2, 1, LAST_DAY)

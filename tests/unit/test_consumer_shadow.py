@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from example_contracts import Arithmetic, incoming, loaded, request, snapshot_of
+from structlog.testing import capture_logs
 
 from adapters.settings import Settings
 from adapters.shadow_stream import Handed, ShadowStream
@@ -217,6 +218,63 @@ def test_trouble_in_scoring_is_counted_and_the_thread_lives_on(scene: Scene) -> 
     wait_for("the failure", lambda: scene.count() == Count(failed=10))
     scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=False)
     scene.wait_until_scored(10)
+
+
+def test_trouble_outside_of_scoring_does_not_end_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In merging, waking the loader, or the broker's reports: the batch counts as failed, no more."""
+    scene = Scene()
+    trouble = [True]
+
+    def newest() -> Deployment:
+        if threading.current_thread().name == "shadow" and trouble:
+            raise MemoryError
+        return scene.newest
+
+    def let_go() -> None:
+        scene._let_go()
+        raise MemoryError
+
+    def serve(stream: ShadowStream) -> None:
+        served.append(stream)
+        raise MemoryError
+
+    served: list[ShadowStream] = []
+    monkeypatch.setattr(ShadowStream, "serve", serve)
+    scene.scorer.start(newest, let_go)
+    with capture_logs() as lines:
+        scene.scorer.hand_over(shadowed(Arithmetic(), share=5_000), batch(10), is_behind=False)
+        wait_for("the failure", lambda: scene.count() == Count(failed=5))
+        trouble.clear()
+        for rows in (10, 20):
+            scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=False)
+            scene.wait_until_scored(rows)
+        wait_for("an idle look at the broker's reports", lambda: served)
+    assert [line["event"] for line in lines] == ["shadow.failed"]
+    assert scene.in_use_when_let_go == [(), (), ()]
+    scene.scorer.stop()
+
+
+def test_what_was_shed_is_forgotten_with_its_rollout() -> None:
+    """And not before: what another rollout sheds meanwhile does not take its count away."""
+    scene = Scene(kilobytes=64)
+    scene.newest = running(4, 9)
+    scene.start()
+    model = Gated()
+    scene.scorer.hand_over(shadowed(model), batch(500), is_behind=False)
+    wait_for("a model that hangs", lambda: model.runs)
+    other = shadowed(model)
+    other = replace(other, shadows=(replace(other.shadows[0], rollout=9),))
+    for snapshot in (shadowed(model), other):
+        scene.scorer.hand_over(snapshot, batch(10), is_behind=False)
+    counts = scene.scorer.counts()
+    assert (counts[NAME].shed, counts[NAME._replace(rollout=9)].shed) == (10, 10)
+    scene.newest = running(9)
+    scene.scorer.hand_over(other, batch(10), is_behind=False)
+    assert list(scene.scorer._shed) == [NAME._replace(rollout=9)]
+    model.gate.set()
+    scene.scorer.stop()
 
 
 def test_what_waits_or_runs_is_in_use_until_the_shadow_says_so(scene: Scene) -> None:
