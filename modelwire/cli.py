@@ -52,6 +52,18 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. What is wrong with the world ends it with a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ModelwireError as error:
+            # here: no command that goes well needs them
+            from adapters.output import CHOSEN, TABLE
+            from modelwire.problems import problem_text
+
+            click.echo(problem_text(error, ctx.meta.get(CHOSEN, TABLE)), err=True)
+            ctx.exit(error.exit_code)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
         with formatter.section("Commands"):
@@ -73,12 +85,5 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except ModelwireError as error:
-        click.echo(f"error: {error.message}", err=True)
-        for line in error.details:
-            click.echo(f"  {line}", err=True)
-        if error.hint:
-            click.echo(f"  next: {error.hint}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

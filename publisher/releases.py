@@ -1,9 +1,13 @@
 """Releases: a bundle becomes a version, and a version goes out of service for ever.
 
 A bundle is verified, every byte of it, before its release is appended: what the log names can be read.
+A release that starts its rollout is one transaction where it makes the model's first champion. Beside a
+champion it comes alone, so that the fleet judges it before it is started; it stands whatever becomes of
+that start.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from adapters.bundles import read_manifest, verify_bundle
 from adapters.control_log import read_log
@@ -13,9 +17,11 @@ from deployment.commands import Release, Retire, Revoke
 from deployment.state import Deployment
 from deployment.state import Release as Released
 from publisher.commands import Appended, fresh_salt, give
+from publisher.fleets import live_fleet
+from publisher.launches import Launch, Launched, finish, join, start
 from publisher.naming import VersionName, find_bundle
-from publisher.rollouts import Launch, finish_start, live_fleet
-from schemas.errors import NotFound, UsageProblem
+from schemas.errors import ModelwireError, NotFound, UsageProblem
+from schemas.events import ModelReleased
 from schemas.manifest import Manifest
 
 
@@ -36,11 +42,11 @@ def store_of(settings: Settings) -> ObjectStore:
 
 def publish(
     settings: Settings, bundle: str, model: str | None, launch: Launch | None, reason: str
-) -> Appended:
-    """Verifies the bundle and releases it; with ``launch``, starts its rollout in the same transaction.
+) -> Launched:
+    """Verifies the bundle and releases it; with ``launch``, starts its rollout as well.
 
     The manifest says whose version it becomes; ``model``, where it is given, must be the same. Raises
-    RefusedByRule as ``rollouts.start`` does; the release stands then.
+    what went wrong before the release.
     """
     store = store_of(settings)
     digest = find_bundle(store, bundle)
@@ -51,7 +57,24 @@ def publish(
             hint="a bundle's model is fixed when it is trained",
         )
     if launch is None:
-        return give(settings, manifest.model, Release(digest, None, fresh_salt(), reason))
+        alone = Release(digest, None, fresh_salt(), reason)
+        return Launched(give(settings, manifest.model, alone))
+    if read_log(settings, manifest.model).deployment.champion is None:
+        return _publish_first(settings, manifest.model, digest, launch, reason)
+    released = give(settings, manifest.model, Release(digest, None, fresh_salt(), reason))
+    [version] = [e.data.version for e in released.events if isinstance(e.data, ModelReleased)]
+    try:
+        launched = start(settings, VersionName(manifest.model, version), launch, reason)
+    except ModelwireError as problem:
+        return Launched(released, problem)
+    return replace(launched, appended=join([released, launched.appended]))
+
+
+def _publish_first(
+    settings: Settings, model: str, digest: str, launch: Launch, reason: str
+) -> Launched:
+    """Releases and starts in one transaction."""
+    deadline = time.monotonic() + launch.wait_seconds
     command = Release(
         digest,
         launch.strategy,
@@ -60,9 +83,9 @@ def publish(
         launch.plan,
         launch.min_ready,
         launch.share,
-        live_fleet(settings, manifest.model),
+        live_fleet(settings, model),
     )
-    return finish_start(settings, give(settings, manifest.model, command), launch)
+    return finish(settings, give(settings, model, command), launch, deadline)
 
 
 def revoke(settings: Settings, named: VersionName, reason: str) -> Appended:

@@ -10,19 +10,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from adapters.control_append import append
+from adapters.control_log import read_log
 from adapters.fleet_topic import Sighting, read_fleet
 from adapters.kafka import client_config, topic_names
 from adapters.object_store import ObjectStore, open_store
@@ -34,6 +33,14 @@ from schemas.events import Recorded
 from schemas.fleet import Phase
 from schemas.forecast import Forecast, decode_forecast
 from schemas.rejection import Rejection, read_rejection
+from tests.traffic import (
+    KEYS,
+    Record,
+    Stream,
+    committed_records,
+    good_request,
+    request_producer,
+)
 
 PARTITIONS = 4
 Found = TypeVar("Found")
@@ -185,30 +192,23 @@ class Harness:
         )
 
     def release(self, digest: str, *, start: bool = True) -> int:
-        """Release a bundle, and start it blue-green; returns the newest revision."""
+        """Release a bundle, and start it blue-green, waiting for nobody; gives the newest revision."""
         strategy = Strategy.BLUE_GREEN if start else None
-        return self.command(Release(digest, strategy, uuid.uuid4().hex))[-1].event.revision
+        release = Release(digest, strategy, uuid.uuid4().hex, min_ready=0)
+        return self.command(release)[-1].event.revision
 
     def undo(self) -> int:
-        """Bring back the previous champion; returns the newest revision."""
-        return self.command(Undo(None))[-1].event.revision
+        """Bring back the previous champion, by its name; returns the newest revision."""
+        previous = read_log(self.settings, self.model).deployment.previous
+        return self.command(Undo(previous))[-1].event.revision
 
     def producer(self, **properties: object) -> Producer:
         """A producer of requests."""
-        return Producer(
-            {
-                "bootstrap.servers": self.settings.kafka.bootstrap_servers,
-                "enable.idempotence": True,
-                "linger.ms": 2,
-                "log_level": 0,
-                "message.timeout.ms": 120_000,
-                **properties,
-            }
-        )
+        return request_producer(self.settings.kafka.bootstrap_servers, **properties)
 
     def send(self, count: int, *, item: str = "a") -> None:
         """Send good requests, numbered, over all partitions."""
-        producer = self.producer()
+        producer = self._quick_producer()
         for number in range(count):
             producer.produce(
                 self.topics.requests, good_request(number, item), f"key-{number % 97}".encode()
@@ -217,22 +217,18 @@ class Harness:
 
     def send_raw(self, values: list[bytes | None], *, key: bytes | None = b"key") -> None:
         """Send these bytes as requests, to partition 0."""
-        producer = self.producer()
+        producer = self._quick_producer()
         for value in values:
             producer.produce(self.topics.requests, value, key, 0)
         assert producer.flush(30) == 0
 
-    @contextmanager
-    def stream(
-        self, rate: int, keys: Sequence[bytes] = tuple(f"key-{n}".encode() for n in range(97))
-    ) -> Iterator["Stream"]:
-        """Requests at a steady rate while the block runs, their keys in turn."""
-        stream = Stream(self, rate, keys)
-        stream.start()
-        try:
-            yield stream
-        finally:
-            stream.stop()
+    def _quick_producer(self) -> Producer:
+        """One that need not ask for an idempotent producer's id first, which takes half a second."""
+        return self.producer(**{"enable.idempotence": False, "acks": "all"})
+
+    def stream(self, rate: int, keys: Sequence[bytes] = KEYS) -> Stream:
+        """Requests at a steady rate while its block runs, their keys in turn."""
+        return Stream(self.settings.kafka.bootstrap_servers, self.topics.requests, rate, keys)
 
     def fleet(self) -> list[Sighting]:
         """What the instances say of themselves."""
@@ -259,21 +255,28 @@ class Harness:
 
         wait_for(f"{count} instances at revision {revision}", look, seconds)
 
+    def records(self, topic: str, count: int, seconds: float = 30.0) -> list[Record]:
+        """The committed records of a topic, at least ``count``, up to its ends as they are now."""
+        try:
+            return committed_records(self.settings.kafka.bootstrap_servers, topic, count, seconds)
+        except AssertionError as error:
+            said = "\n".join(instance.text[-2_000:] for instance in self.instances)
+            raise AssertionError(f"{error}\n{said}") from None
+
     def forecasts(self, count: int, seconds: float = 30.0) -> list[Forecast]:
         """The committed forecasts, at least ``count``."""
-        records = self._records(self.topics.results, count, seconds)
-        return [decode_forecast(value) for _, value, _ in records if value is not None]
+        return [forecast for _, forecast in self.keyed_forecasts(count, seconds)]
 
     def keyed_forecasts(self, count: int, seconds: float = 30.0) -> list[tuple[bytes, Forecast]]:
         """The committed forecasts with their keys, at least ``count``."""
-        records = self._records(self.topics.results, count, seconds)
-        return [(key or b"", decode_forecast(value)) for key, value, _ in records if value]
+        records = self.records(self.topics.results, count, seconds)
+        return [(each.key or b"", decode_forecast(each.value or b"")) for each in records]
 
     def rejections(self, count: int, seconds: float = 30.0) -> list[Rejected]:
         """The committed rejections, at least ``count``."""
         return [
-            Rejected(read_rejection(headers), key, value, dict(headers))
-            for key, value, headers in self._records(self.topics.rejections, count, seconds)
+            Rejected(read_rejection(list(r.headers.items())), r.key, r.value, r.headers)
+            for r in self.records(self.topics.rejections, count, seconds)
         ]
 
     def verify(self, wait_seconds: float = 60.0) -> Report:
@@ -287,91 +290,6 @@ class Harness:
         for instance in self.instances + self.commands:
             if instance.process.poll() is None:
                 instance.kill()
-
-    def _records(
-        self, topic: str, count: int, seconds: float
-    ) -> list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]:
-        """Committed records up to the ends of the topic's partitions, at least ``count``."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.settings.kafka.bootstrap_servers,
-                "group.id": "test-reader",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "log_level": 0,
-            }
-        )
-        partitions = 1 if topic == self.topics.rejections else PARTITIONS
-        consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
-        found: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = []
-        at_end: set[int] = set()
-        deadline = time.monotonic() + seconds
-        try:
-            while len(found) < count or len(at_end) < partitions:
-                if time.monotonic() > deadline:
-                    raise AssertionError(
-                        f"{len(found)} of {count} records in {topic} after {seconds:g} s\n"
-                        + "\n".join(i.text[-2_000:] for i in self.instances)
-                    )
-                for message in consumer.consume(1_000, 0.05):
-                    error = message.error()
-                    if error is None:
-                        at_end.discard(message.partition() or 0)
-                        headers = message.headers() or []
-                        found.append((message.key(), message.value(), list(headers)))
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        at_end.add(message.partition() or 0)
-        finally:
-            consumer.close()
-        return found
-
-
-class Stream:
-    """A thread that sends good requests at a rate until it is stopped."""
-
-    def __init__(self, harness: Harness, rate: int, keys: Sequence[bytes]) -> None:
-        self.sent = 0
-        self._harness = harness
-        self._rate = rate
-        self._keys = keys
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Send no more; returns when all is acknowledged."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        producer = self._harness.producer()
-        topic = self._harness.topics.requests
-        began = time.monotonic()
-        while not self._stopping.wait(0.01):
-            due = int((time.monotonic() - began) * self._rate)
-            while self.sent < due:
-                try:
-                    key = self._keys[self.sent % len(self._keys)]
-                    producer.produce(topic, good_request(self.sent, "a"), key)
-                except BufferError:
-                    break
-                self.sent += 1
-            producer.poll(0)
-        assert producer.flush(120) == 0
-
-
-def good_request(number: int, item: str) -> bytes:
-    """A request that every bundle of ``tests.bundles`` answers."""
-    return json.dumps(
-        {
-            "request_id": f"r-{number}",
-            "inputs": {"item": item, "units": float(number % 1_000), "date": "2011-12-09"},
-        }
-    ).encode()
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

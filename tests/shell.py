@@ -31,8 +31,8 @@ class Shell:
         self._folder = folder
         self._digest = ""
 
-    def type(self, arguments: list[str]) -> None:
-        """Run one command to its end, which must be a good one."""
+    def type(self, arguments: list[str], code: int = 0) -> str:
+        """Run one command to its end, with this exit code; gives what it wrote to stdout."""
         given = [self._digest if each == "DIGEST" else FEWER.get(each, each) for each in arguments]
         done = subprocess.run(
             self._line(given),
@@ -42,13 +42,14 @@ class Shell:
             timeout=LIMIT_SECONDS,
             check=False,
         )
-        assert done.returncode == 0, f"{shlex.join(given)}: {done.stdout}{done.stderr}"
+        assert done.returncode == code, f"{shlex.join(given)}: {done.stdout}{done.stderr}"
         found = re.search(r"sha256:[0-9a-f]{64}", done.stdout)
         if arguments[0] == "train":
             assert found is not None, done.stdout
             self._digest = found[0]
         if "--wait" in arguments and arguments[0] == "request":
             assert json.loads(done.stdout)["outputs"]
+        return done.stdout
 
     def write_files_of(self, page: Path) -> None:
         """Write the TOML files that a page shows; the first line names the file. Times are cut."""

@@ -6,18 +6,20 @@ import click
 
 from deployment.commands import Strategy
 from deployment.plans import parse_plan, parse_share
-from publisher.cli.options import options
-from publisher.rollouts import Launch
+from publisher.cli.options import options, report
+from publisher.launches import Launch, Launched
 from schemas.errors import UsageProblem
 from schemas.events import Plan
 
 STRATEGIES = click.Choice([strategy.value for strategy in Strategy])
 
+WAIT_SECONDS = 60.0
+
 waiting = click.option(
     "--wait",
     "wait_seconds",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=WAIT_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="How long to wait for instances that are not ready yet, where traffic is to move.",
@@ -32,28 +34,36 @@ launching = options(
     click.option(
         "--min-ready",
         metavar="SHARE",
-        default="100%",
-        show_default=True,
         help="Share of the live instances that must be ready before traffic moves. The others leave "
-        "the group instead of answering. 0: wait for nobody.",
+        "the group instead of answering. 0: wait for nobody.  [default: 100%]",
     ),
     click.option(
         "--share",
         metavar="SHARE",
         help="What a shadow scores.  [default: 100%]",
     ),
-    waiting,
+    click.option(
+        "--wait",
+        "wait_seconds",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long to wait until every live instance has judged the version, and for blue-green "
+        f"until it is ready.  [default: {WAIT_SECONDS:g}]",
+    ),
 )
 
 
 def launch_of(
     strategy: str | None,
     plan: Path | None,
-    min_ready: str,
+    min_ready: str | None,
     share: str | None,
-    wait_seconds: float,
+    wait_seconds: float | None,
 ) -> Launch | None:
-    """What the options say together; None where they start nothing."""
+    """What the options say together; None where they start nothing.
+
+    Raises UsageProblem where one of them would do nothing.
+    """
     if plan is not None and strategy not in (None, Strategy.CANARY):
         raise UsageProblem(
             f"a {strategy} rollout has no plan", hint="leave out --plan, or the strategy"
@@ -66,14 +76,35 @@ def launch_of(
     steps = None if plan is None else _read(plan)
     chosen = Strategy.CANARY.value if steps is not None else strategy
     if chosen is None:
+        for option, value in {"--min-ready": min_ready, "--wait": wait_seconds}.items():
+            if value is not None:
+                raise UsageProblem(
+                    f"{option} is said of a rollout, and none is started",
+                    hint=f"leave {option} out, or say how it starts",
+                )
         return None
     return Launch(
         Strategy(chosen),
         steps,
-        parse_share(min_ready),
-        10_000 if share is None else parse_share(share),
-        wait_seconds,
+        parse_share(min_ready or "100%"),
+        parse_share(share or "100%"),
+        WAIT_SECONDS if wait_seconds is None else wait_seconds,
     )
+
+
+def conclude(output: str, launched: Launched, *, runs: bool = False) -> None:
+    """Say what a launch came to; raises its problem. ``runs``: this command carries its plan out next."""
+    report(output, launched.appended, one_of_many=runs)
+    if launched.note:
+        click.echo(launched.note, err=True)
+    if launched.problem is not None:
+        raise launched.problem
+
+
+def say_how_it_runs(model: str, launch: Launch | None) -> None:
+    """A plan that nobody carries out moves nothing."""
+    if launch is not None and launch.plan is not None:
+        click.echo(f"to carry its plan out: modelwire rollout run {model}", err=True)
 
 
 def _read(path: Path) -> Plan:

@@ -2,17 +2,21 @@
 
 import sys
 import time
+from typing import NoReturn
 
 import click
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from adapters.output import TABLE, as_text
 from adapters.settings import Settings
+from deployment.state import BrokenLog
 from publisher import screens
 from publisher.cli.options import asking, at_option, console, settings_of, show
 from publisher.naming import parse_model
 from publisher.status import Status, read_history, read_status
-from schemas.errors import UsageProblem
+from schemas.errors import ModelwireError, UsageProblem
 
 REFRESH_SECONDS = 1.0
 """Time between two looks of ``rollout status -w``: instances announce themselves this often."""
@@ -52,18 +56,38 @@ def status(
 
 def _watch(settings: Settings, status: Status, output: str) -> None:
     """Shows the status anew each second; away from a terminal, a line when something changed."""
-    model = status.deployment.model
     if output == TABLE and sys.stdout.isatty():
-        with Live(screens.status_view(status), console=console(), auto_refresh=False) as live:
-            while True:
-                time.sleep(REFRESH_SECONDS)
-                live.update(screens.status_view(read_status(settings, model)), refresh=True)
-    shown = ""
+        _watch_on_terminal(settings, status)
+    shown = trouble = ""
     while True:
-        if output != TABLE:
+        if output != TABLE and not trouble:
             click.echo(as_text(output, screens.status_object(status), one_of_many=True))
-        elif (line := screens.status_line(status)) != shown:
+        elif output == TABLE and (line := screens.status_line(status)) != shown and not trouble:
             shown = line
             click.echo(line)
         time.sleep(REFRESH_SECONDS)
-        status = read_status(settings, model)
+        before = trouble
+        status, trouble = _look_again(settings, status)
+        if trouble != before:
+            shown = ""
+            click.echo(trouble or "it can be seen again", err=True)
+
+
+def _watch_on_terminal(settings: Settings, status: Status) -> NoReturn:
+    with Live(screens.status_view(status), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_SECONDS)
+            status, trouble = _look_again(settings, status)
+            view = screens.status_view(status)
+            live.update(Group(view, Text(trouble, "red")) if trouble else view, refresh=True)
+
+
+def _look_again(settings: Settings, status: Status) -> tuple[Status, str]:
+    """The status as it is now; where it cannot be seen, the one before, and why. A broker that is away
+    comes back, and one that restarts denies topics that exist."""
+    try:
+        return read_status(settings, status.deployment.model), ""
+    except (UsageProblem, BrokenLog):
+        raise
+    except ModelwireError as problem:
+        return status, f"what is shown is not of now: {problem.message}"

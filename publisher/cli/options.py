@@ -13,6 +13,7 @@ from adapters.output import TABLE, as_text, output_option
 from adapters.settings import Settings, load_settings
 from publisher import screens
 from publisher.commands import Appended
+from schemas.errors import UsageProblem
 
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe."""
@@ -35,8 +36,31 @@ servers_option = click.option(
 store_option = click.option(
     "--store", help="Where bundles are: s3://bucket/prefix or file:///folder."
 )
-actor_option = click.option("--actor", help="Who gives the command.  [default: user@host]")
-reason_option = click.option("--reason", default="", help="Why, for the history.")
+
+
+def _check_text(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """What goes into the log is Unicode text; bytes of an argument that are none arrive as surrogates."""
+    if value is not None:
+        require_text(f"--{option.name}", value)
+    return value
+
+
+def require_text(name: str, value: str) -> None:
+    """Raises UsageProblem where ``value`` has bytes in it that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageProblem(
+            f"{name} is not text in UTF-8: {value!a}", hint="write it in UTF-8"
+        ) from None
+
+
+actor_option = click.option(
+    "--actor", callback=_check_text, help="Who gives the command.  [default: user@host]"
+)
+reason_option = click.option(
+    "--reason", default="", callback=_check_text, help="Why, for the history."
+)
 
 at_option = click.option(
     "--at",
@@ -46,7 +70,8 @@ at_option = click.option(
 )
 
 asking = options(servers_option, output_option)
-giving = options(reason_option, actor_option, servers_option, output_option)
+acting = options(actor_option, servers_option, output_option)
+giving = options(reason_option, acting)
 
 
 def settings_of(
@@ -55,7 +80,9 @@ def settings_of(
     configure_logs(as_json=False)
     CLIENT_LOG.disabled = True  # what fails is in the command's own error
     kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-    return load_settings(kafka=kafka, store_url=store, actor=actor)
+    settings = load_settings(kafka=kafka, store_url=store, actor=actor)
+    require_text("the actor", settings.actor)
+    return settings
 
 
 def console() -> Console:
@@ -69,8 +96,10 @@ def show(output: str, view: RenderableType, value: object) -> None:
         click.echo(as_text(output, value))
 
 
-def report(output: str, appended: Appended) -> None:
+def report(output: str, appended: Appended, *, one_of_many: bool = False) -> None:
+    """``one_of_many``: what the same command does next follows in the same output."""
     if output == TABLE:
         click.echo(screens.appended_line(appended))
     else:
-        click.echo(as_text(output, screens.appended_object(appended)))
+        value = screens.appended_object(appended)
+        click.echo(as_text(output, value, one_of_many=one_of_many))

@@ -5,7 +5,13 @@ from pathlib import Path
 import click
 
 from publisher import releases, screens
-from publisher.cli.launch import STRATEGIES, launch_of, launching
+from publisher.cli.launch import (
+    STRATEGIES,
+    conclude,
+    launch_of,
+    launching,
+    say_how_it_runs,
+)
 from publisher.cli.options import asking, at_option, giving, report, settings_of, show, store_option
 from publisher.naming import parse_model, parse_version
 from publisher.status import read_history
@@ -21,7 +27,7 @@ def release() -> None:
 @click.option(
     "--start",
     type=STRATEGIES,
-    help="Also start its rollout, in the same transaction; see `rollout start`.",
+    help="Also start its rollout; see `rollout start`.",
 )
 @launching
 @click.option("--model", help="The model that the bundle must be of.")
@@ -31,9 +37,9 @@ def release_publish(
     bundle: str,
     start: str | None,
     plan: Path | None,
-    min_ready: str,
+    min_ready: str | None,
     share: str | None,
-    wait_seconds: float,
+    wait_seconds: float | None,
     model: str | None,
     store: str | None,
     reason: str,
@@ -44,11 +50,14 @@ def release_publish(
     """Release BUNDLE as the next version of its model.
 
     BUNDLE is a digest (sha256:…), the first six or more of its hexadecimal digits, or the address that
-    `modelwire train` printed. Every byte of it is verified first.
+    `modelwire train` printed. Every byte of it is verified first. Where --start is refused (exit code
+    3), the release stands all the same.
     """
     settings = settings_of(bootstrap_servers, store, actor)
     launch = launch_of(start, plan, min_ready, share, wait_seconds)
-    report(output, releases.publish(settings, bundle, model, launch, reason))
+    launched = releases.publish(settings, bundle, model, launch, reason)
+    conclude(output, launched)
+    say_how_it_runs(launched.appended.model, launch)
 
 
 @release.command("list")

@@ -7,10 +7,17 @@ import click
 
 from adapters.settings import Settings
 from deployment.plans import parse_share
-from publisher import rollouts
-from publisher.cli.launch import STRATEGIES, launch_of, launching, waiting
+from publisher import launches, rollouts
+from publisher.cli.launch import (
+    STRATEGIES,
+    conclude,
+    launch_of,
+    launching,
+    say_how_it_runs,
+    waiting,
+)
 from publisher.cli.looking import history, status
-from publisher.cli.options import giving, options, report, settings_of
+from publisher.cli.options import acting, giving, options, report, settings_of
 from publisher.cli.running import carry_out
 from publisher.commands import Appended
 from publisher.naming import parse_model, parse_target, parse_version, parse_version_of
@@ -49,9 +56,9 @@ def rollout_start(
     strategy: str | None,
     run: bool,
     plan: Path | None,
-    min_ready: str,
+    min_ready: str | None,
     share: str | None,
-    wait_seconds: float,
+    wait_seconds: float | None,
     reason: str,
     actor: str | None,
     bootstrap_servers: str | None,
@@ -59,7 +66,8 @@ def rollout_start(
 ) -> int:
     """Roll out a released version.
 
-    Exit code 3 where the fleet is not ready, with a line for each instance that is not.
+    Waits until every live instance has judged the version. Exit code 3 where too many cannot run it, or
+    are not ready for a blue-green rollout in time, with a row for each; such a rollout is taken back.
     """
     named = parse_version(version)
     launch = launch_of(strategy, plan, min_ready, share, wait_seconds)
@@ -70,17 +78,19 @@ def rollout_start(
     if run and launch.plan is None:
         raise UsageProblem("--run carries out a plan, and there is none", hint="add --plan FILE")
     settings = settings_of(bootstrap_servers, actor=actor)
-    report(output, rollouts.start(settings, named, launch, reason))
-    return carry_out(settings, Target(named.model, named.version), output) if run else 0
+    conclude(output, launches.start(settings, named, launch, reason), runs=run)
+    if run:
+        return carry_out(settings, Target(named.model, named.version), output)
+    say_how_it_runs(named.model, launch)
+    return 0
 
 
 @rollout.command("run")
 @_targeted
-@giving
+@acting
 def rollout_run(
     target: str,
     revision: int | None,
-    reason: str,
     actor: str | None,
     bootstrap_servers: str | None,
     output: str,
@@ -191,10 +201,17 @@ def rollout_promote(
 @rollout.command("undo")
 @click.argument("model")
 @click.option("--to", metavar="VERSION", help="The version to bring back.  [default: the previous]")
+@click.option(
+    "--min-ready",
+    metavar="SHARE",
+    help="With --to: share of the live instances that must not have refused the version.  "
+    "[default: 100%]",
+)
 @giving
 def rollout_undo(
     model: str,
     to: str | None,
+    min_ready: str | None,
     reason: str,
     actor: str | None,
     bootstrap_servers: str | None,
@@ -202,13 +219,21 @@ def rollout_undo(
 ) -> None:
     """Take back the latest change of who answers MODEL's requests.
 
-    A rollout that runs is aborted. Where none does, the previous champion comes back. With --to that
-    version becomes champion, and a rollout that runs is aborted.
+    A rollout with traffic is aborted. Where none runs, the previous champion comes back. With --to that
+    version, a former champion, becomes champion, and a rollout that runs is aborted.
     """
     version = None if to is None else parse_version_of(parse_model(model), to)
+    if version is None and min_ready is not None:
+        raise UsageProblem(
+            "--min-ready is said of the version that comes back",
+            hint="name it with --to, or leave --min-ready out",
+        )
+    least = parse_share(min_ready or "100%")
     settings = settings_of(bootstrap_servers, actor=actor)
-    undone = rollouts.undo(settings, parse_model(model), version, reason)
+    undone = rollouts.undo(settings, parse_model(model), version, least, reason)
     report(output, undone.appended)
+    if undone.unknown:
+        click.echo(f"who has it loaded already could not be seen: {undone.unknown}", err=True)
     if undone.cold:
         click.echo(
             "it is not loaded everywhere: these instances load it first, and answer as before "

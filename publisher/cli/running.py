@@ -20,7 +20,7 @@ def carry_out(settings: Settings, target: Target, output: str) -> int:
     rollout = find_rollout(settings, target)
     teller = _Teller(output)
     over = Controller(settings, target.model, rollout, teller.say).run()
-    assert over is not None, "without a limit a plan runs to its end"
+    assert over is not None, "without a limit it runs to its end"
     return outcome_code(over.outcome)
 
 

@@ -69,7 +69,9 @@ def _shares(shifted: RolloutShifted) -> str:
     answers, shadows = f"answers {percent(shifted.weight)}", f"shadows {percent(shifted.shadow)}"
     if shifted.shadow and not shifted.weight:
         return shadows
-    return f"{answers}, {shadows}" if shifted.shadow else answers
+    # Both shares at 0: the rollout may be a shadow, which never answered.
+    is_both = shifted.shadow or not shifted.weight
+    return f"{answers}, {shadows}" if is_both else answers
 
 
 def _at_step(step: int | None) -> str:
@@ -114,6 +116,8 @@ def _did(appended: Appended, recorded: Recorded, *, is_first: bool) -> str:
         case ModelRetired(version=version):
             return f"{model}:{version} retired (revision {revision})"
         case RolloutAborted(rollout=rollout):
+            if _started(appended, rollout):
+                return f"taken back (revision {revision})"
             return f"rollout {rollout} aborted (revision {revision})"
         case _:
             return ""
@@ -126,8 +130,11 @@ def _began(appended: Appended, started: RolloutStarted, revision: int, *, is_fir
         match recorded.data:
             case RolloutPromoted(rollout=rollout) if rollout == revision:
                 return f"{name} rolled out (revision {revision})" if is_first else ""
+            case RolloutAborted(rollout=rollout) if rollout == revision:
+                return f"{name} started (rollout {revision})"
             case RolloutShifted(rollout=rollout) as shifted if rollout == revision:
-                return f"{name} {_shares(shifted)} of the requests (rollout {revision})"
+                scores = percent(shifted.shadow)  # only a shadow's start is shifted at once
+                return f"{name} shadows {scores} of the requests (rollout {revision})"
     if started.strategy == Strategy.SHADOW:
         return f"{name} is loaded as a shadow (rollout {revision})"
     return f"{name} is loaded beside the champion, without traffic (rollout {revision})"

@@ -194,8 +194,8 @@ def test_a_command_for_an_older_revision_is_a_conflict(log: Log) -> None:
     log.append(release(1))
     log.append(release(2, Strategy.BLUE_GREEN))
     with pytest.raises(Conflict, match="from revision 1 to 4"):
-        log.append(Undo(1), seen=1)
-    assert revisions(log.append(Undo(1), seen=4)) == [5]
+        log.append(Retire(1), seen=1)
+    assert revisions(log.append(Retire(1), seen=4)) == [5]
 
 
 def test_a_model_without_a_log_is_not_found(stack: RunningStack, model: str) -> None:

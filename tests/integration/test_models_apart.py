@@ -12,7 +12,7 @@ from adapters.fleet_topic import live_instances
 from adapters.kafka import client_config, topic_names
 from adapters.settings import Settings, Topics, load_settings
 from adapters.stream_config import group_of
-from deployment.commands import Revoke, Start, Strategy
+from deployment.commands import Abort, Revoke, Start, Strategy
 from schemas.errors import UsageProblem
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
@@ -64,8 +64,8 @@ def test_what_happens_to_one_model_leaves_the_other_alone(apart: tuple[Harness, 
     second = store_bundle(busy.store, busy.model, 3.0)
     busy.release(second, start=False)
     canary = Start(2, Strategy.CANARY, uuid.uuid4().hex, fleet=live_instances(busy.fleet()))
-    busy.command(canary)
-    busy.undo()
+    started = busy.command(canary)[-1].event.revision
+    busy.command(Abort(started))
     last = busy.command(Revoke(2))[-1].event.revision
     busy.wait_for_revision(last)
     busy.send(40)

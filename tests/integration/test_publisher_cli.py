@@ -1,11 +1,11 @@
 """The publisher's commands as a person or a script calls them: what they print, and how they exit."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,72 +14,16 @@ from confluent_kafka import Producer
 
 from adapters.control_log import read_log
 from adapters.kafka import client_config, topic_names
-from adapters.object_store import ObjectStore, open_store
-from adapters.settings import Settings
-from adapters.topics import create_topics
 from tests.bundles import store_bundle, store_corrupt_bundle
 from tests.conftest import RunningStack
+from tests.shop import WAIT_SECONDS, Shop
 
 pytestmark = pytest.mark.stack
-
-WAIT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A model with its topics and its own corner of the bucket, and its command line."""
-
-    stack: RunningStack
-    model: str
-    settings: Settings
-    store: ObjectStore
-
-    def run(self, *arguments: str, **variables: str) -> Ran:
-        """``modelwire arguments…``; ``variables`` are settings (``S3__SECRET_KEY``)."""
-        done = subprocess.run(
-            [sys.executable, "-m", "modelwire", *arguments],
-            env=self.stack.environment(self.model, **variables),
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-        )
-        assert "Traceback" not in done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def ok(self, *arguments: str) -> str:
-        """What a command that must succeed prints."""
-        ran = self.run(*arguments)
-        assert (ran.code, ran.err) == (0, "")
-        return ran.out
-
-    def fails(self, code: int, *arguments: str, **variables: str) -> str:
-        """What a command that must fail says: nothing on stdout, two lines on stderr."""
-        ran = self.run(*arguments, **variables)
-        assert (ran.code, ran.out) == (code, "")
-        assert re.fullmatch(r"error: .+\n  next: .+\n", ran.err)
-        return ran.err
-
-    @property
-    def revision(self) -> int:
-        """How many events the model's log holds."""
-        return read_log(self.settings, self.model).deployment.revision
 
 
 @pytest.fixture
 def shop(stack: RunningStack, model: str) -> Shop:
-    settings = stack.settings(model)
-    create_topics(settings, model)
-    store = open_store(settings.store_url, settings.s3_settings)
-    return Shop(stack, model, settings, store)
+    return Shop.open(stack, model)
 
 
 def test_a_model_is_released_switched_undone_and_revoked(shop: Shop) -> None:
@@ -93,9 +37,8 @@ def test_a_model_is_released_switched_undone_and_revoked(shop: Shop) -> None:
     assert shop.ok("release", "publish", second[7:20], "--reason", "better") == (
         f"{model}:2 released (revision 4)\n"
     )
-    assert shop.ok("rollout", "start", f"{model}:2", "--strategy", "blue-green") == (
-        f"{model}:2 rolled out (revision 5), champion since revision 6\n"
-    )
+    start = ("rollout", "start", f"{model}:2", "--strategy", "blue-green", "--min-ready", "0")
+    assert shop.ok(*start) == (f"{model}:2 rolled out (revision 5), champion since revision 6\n")
     assert shop.ok("rollout", "undo", model, "--actor", "eve", "--reason", "worse") == (
         f"{model}:1 champion again since revision 7, in place of {model}:2\n"
     )
@@ -123,7 +66,7 @@ def test_a_model_is_released_switched_undone_and_revoked(shop: Shop) -> None:
 
 
 def test_one_command_releases_and_starts_in_one_transaction(shop: Shop) -> None:
-    """All events of `release publish --start` have the same command id and time to the log."""
+    """All events of the first champion's `release publish --start` have the same command id."""
     digest = store_bundle(shop.store, shop.model, 1.0)
     uri = f"{shop.store.url}/bundles/{digest.removeprefix('sha256:')}"
     printed = json.loads(shop.ok("release", "publish", uri, "--start", "blue-green", "-o", "json"))
@@ -221,7 +164,7 @@ def test_the_past_is_shown_by_revision_and_by_time(shop: Shop) -> None:
     model = shop.model
     first, second = (store_bundle(shop.store, model, slope) for slope in (1.0, 2.0))
     shop.ok("release", "publish", first, "--start", "blue-green")
-    shop.ok("release", "publish", second, "--start", "blue-green")
+    shop.ok("release", "publish", second, "--start", "blue-green", "--min-ready", "0")
     moment = read_log(shop.settings, model).events[2].event.time.isoformat()
     for at in ("3", moment):
         past = json.loads(shop.ok("rollout", "status", model, "--at", at, "-o", "json"))
@@ -366,11 +309,74 @@ def test_a_topic_with_wrong_settings_is_a_conflict(shop: Shop) -> None:
         ("release", "list", "Not_A_Name"),
         ("release", "publish", "xyz"),
         ("rollout", "undo", "sales", "--to", "wine:2"),
+        ("release", "publish", "abcdef", "--min-ready", "90%"),
+        ("release", "publish", "abcdef", "--wait", "5"),
+        ("release", "publish", "abcdef", "--start", "canary", "--share", "5%"),
+        ("rollout", "undo", "sales", "--min-ready", "50%"),
+        ("rollout", "start", "sales:1", "--wait", "5"),
+        ("rollout", "start", "sales:1", "--strategy", "canary", "--run"),
     ],
 )
-def test_names_that_are_none_are_usage_problems(shop: Shop, arguments: tuple[str, ...]) -> None:
-    """Exit 2, before anybody is asked."""
-    shop.fails(2, *arguments)
+def test_what_means_nothing_is_a_usage_problem(shop: Shop, arguments: tuple[str, ...]) -> None:
+    """A name that is none, an option that would do nothing: exit 2, before anybody is asked."""
+    shop.fails(2, *arguments, KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+
+@pytest.mark.parametrize("option", ["--reason", "--actor"])
+def test_bytes_that_are_no_text_do_not_get_into_the_log(shop: Shop, option: str) -> None:
+    """Exit 2 with the option's name and the byte, and no traceback."""
+    said = shop.fails(2, "rollout", "undo", shop.model, option, os.fsdecode(b"a\xffb"))
+    assert f"{option} is not text in UTF-8: 'a\\udcffb'" in said
+    actor = shop.fails(2, "rollout", "undo", shop.model, ACTOR=os.fsdecode(b"\xff"))
+    assert "UTF-8" in actor or "actor" in actor
+
+
+def test_a_refusal_for_programs_is_an_object_on_stderr(shop: Shop) -> None:
+    """Code, sentence and remedy apart; stdout stays empty, and the exit code the same."""
+    shop.ok(
+        "release", "publish", store_bundle(shop.store, shop.model, 1.0), "--start", "blue-green"
+    )
+    for output, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        ran = shop.run("rollout", "undo", shop.model, "-o", output)
+        assert (ran.code, ran.out) == (3, "")
+        said = read(ran.err)
+        assert (said["code"], said["exit_code"], said["instances"]) == ("no-previous", 3, [])
+        assert said["error"].startswith(f"{shop.model} has no previous")
+        assert "--to VERSION" in said["hint"]
+    wrong = shop.run("rollout", "undo", shop.model, "--actor", os.fsdecode(b"\xff"), "-o", "json")
+    assert (wrong.code, json.loads(wrong.err)["exit_code"]) == (2, 2)
+
+
+def test_a_shadow_is_named_by_its_version_only(shop: Shop) -> None:
+    """A model's name means the rollout that moves traffic; the message says what runs."""
+    model = shop.model
+    shop.ok("release", "publish", store_bundle(shop.store, model, 1.0), "--start", "blue-green")
+    shop.ok("release", "publish", store_bundle(shop.store, model, 2.0))
+    started = shop.ok("rollout", "start", f"{model}:2", "--strategy", "shadow", "--share", "0")
+    assert started == f"{model}:2 shadows 0 % of the requests (rollout 5)\n"
+    for command in (("set", "shadow", model, "10%"), ("pause", model), ("abort", model)):
+        said = shop.fails(4, "rollout", *command)
+        assert f"no rollout of {model} moves traffic" in said
+        assert f"{model}:2 (shadow, revision 5)" in said
+    assert shop.revision == 6
+    shop.ok("rollout", "set", "shadow", f"{model}:2", "10%")
+    shop.fails(4, "rollout", "abort", f"{model}:2", "--rollout", "4")
+    shop.ok("rollout", "abort", f"{model}:2", "--rollout", "5")
+
+
+def test_a_plan_that_is_not_carried_out_says_how(shop: Shop) -> None:
+    """Without --run a plan moves nothing; a reason for `run` would be nobody's."""
+    model = shop.model
+    Path("plan.toml").write_text("steps = [{weight = 100}]")
+    shop.ok("release", "publish", store_bundle(shop.store, model, 1.0), "--start", "blue-green")
+    second = store_bundle(shop.store, model, 2.0)
+    how = f"to carry its plan out: modelwire rollout run {model}\n"
+    shop.ok("release", "publish", second, "--plan", "plan.toml", says=how)
+    shop.ok("rollout", "abort", model)
+    shop.ok("rollout", "start", f"{model}:2", "--plan", "plan.toml", says=how)
+    ran = shop.run("rollout", "run", model, "--reason", "why")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--reason" in ran.err
 
 
 def test_a_record_that_is_no_event_is_warned_of(shop: Shop) -> None:

@@ -1,11 +1,15 @@
 """Plans as real processes carry them out: kills at every point, two at once, refusals by the fleet."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adapters.control_log import read_log
+from deployment.commands import Pause, Start, Strategy
 from deployment.controller import Outcome
 from schemas.events import (
     Recorded,
@@ -16,8 +20,11 @@ from schemas.events import (
     RolloutShifted,
     RolloutStarted,
 )
+from tests.broker_proxy import BrokerProxy, Fault
 from tests.bundles import store_bundle
-from tests.fleet import Harness, Instance, wait_for
+from tests.conftest import RunningStack
+from tests.fleet import Harness, Instance, environment_of, wait_for
+from tests.shop import ended
 
 pytestmark = pytest.mark.stack
 
@@ -42,6 +49,13 @@ def canary(harness: Harness) -> Harness:
     harness.release(store_bundle(harness.store, harness.model, 2.0), start=False)
     Path(harness.folder / "plan.toml").write_text(PLAN)
     return harness
+
+
+@pytest.fixture
+def proxy(stack: RunningStack) -> Iterator[BrokerProxy]:
+    opened = BrokerProxy(stack.bootstrap_servers)
+    yield opened
+    opened.close()
 
 
 def events_of(harness: Harness) -> list[Recorded]:
@@ -158,3 +172,100 @@ def test_traffic_is_refused_until_every_live_instance_is_ready(canary: Harness) 
     assert len(events_of(canary)) == before
     report = json.loads(canary.run("rollout", "status", canary.model, "-o", "json"))
     assert report["champion"] == 1
+
+
+def background(harness: Harness, *arguments: str, **variables: str) -> Instance:
+    """A ``modelwire`` command that goes on, with settings of its own (``CONSUMER__BATCH_SIZE``)."""
+    ours = {f"MODELWIRE_{name}": value for name, value in variables.items()}
+    process = Instance(list(arguments), environment_of(harness.settings) | ours, harness.folder)
+    harness.commands.append(process)
+    return process
+
+
+def through(proxy: BrokerProxy, harness: Harness, *arguments: str) -> Instance:
+    """A ``modelwire`` command that reaches the broker by the proxy."""
+    return background(harness, *arguments, KAFKA__BOOTSTRAP_SERVERS=proxy.address)
+
+
+def test_a_controller_gives_only_what_it_saw_the_reason_for(
+    canary: Harness, proxy: BrokerProxy
+) -> None:
+    """A person pauses while its promotion is on the way: it looks again, and leaves it to the person."""
+    model = canary.model
+    wait_for("version 2", lambda: 2 in canary.fleet()[0].status.prepared)
+    canary.command(Start(2, Strategy.BLUE_GREEN, "salt", min_ready=10_000))
+    rollout = read_log(canary.settings, model).deployment.rollout
+    assert rollout is not None
+    proxy.arm(Fault.HOLD_REQUEST)
+    controller = through(proxy, canary, "rollout", "run", model, "-o", "json")
+    assert proxy.struck.wait(30)
+    canary.command(Pause(rollout.revision, "wait"))
+    proxy.heal()
+    assert controller.wait_for_exit() == 0
+    assert is_paused(canary)
+    assert read_log(canary.settings, model).deployment.champion == 1
+
+
+def test_a_controller_outlives_topics_that_are_denied_for_a_moment(
+    canary: Harness, proxy: BrokerProxy
+) -> None:
+    """As a broker does that restarts: it says so, tries again, and carries the plan to its end."""
+    model = canary.model
+    canary.run("rollout", "start", f"{model}:2", "--plan", "plan.toml")
+    controller = through(proxy, canary, "rollout", "run", model, "-o", "json")
+    wait_for("the pause", lambda: is_paused(canary), 60)
+    proxy.deny(canary.topics.fleet)
+    missing = f"trying again: the topic is missing: {canary.topics.fleet}"
+    wait_for("the denial", lambda: missing in controller.text)
+    proxy.heal()
+    canary.run("rollout", "resume", model)
+    assert controller.wait_for_exit() == 0
+    assert what_happened(canary) == UNDISTURBED
+
+
+def test_a_topic_that_is_missing_from_the_start_is_told_at_once(
+    canary: Harness, proxy: BrokerProxy
+) -> None:
+    """There is nothing to wait for where nothing was ever seen."""
+    canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
+    proxy.deny(canary.topics.fleet)
+    controller = through(proxy, canary, "rollout", "run", canary.model)
+    assert controller.wait_for_exit() == 4
+    assert canary.topics.fleet in controller.text
+
+
+def test_a_start_that_runs_its_plan_ends_as_the_plan_does(canary: Harness) -> None:
+    """Exit 3 where a person ends it; for programs stdout is an object a line, the start's first."""
+    model = canary.model
+    arguments = ("rollout", "start", f"{model}:2", "--plan", "plan.toml", "--run", "-o", "json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelwire", *arguments],
+        env=environment_of(canary.settings),
+        cwd=canary.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for("the pause", lambda: is_paused(canary), 60)
+    canary.run("rollout", "abort", model, "--reason", "second thoughts")
+    ran = ended(process)
+    assert ran.code == 3
+    objects = [json.loads(line) for line in ran.out.splitlines()]
+    assert objects[0]["events"][0]["type"].endswith("rollout.started.v1")
+    revisions = [event["revision"] for each in objects for event in each["events"]]
+    started = objects[0]["revision"]
+    assert revisions == list(range(started, started + 5))
+
+
+def test_a_controller_whose_guard_is_off_never_aborts_for_a_shortage(canary: Harness) -> None:
+    """A guard_wait_ms of 0 switches it off: it says who is missing, and no countdown."""
+    model = canary.model
+    canary.run("rollout", "start", f"{model}:2", "--plan", "plan.toml")
+    controller = background(
+        canary, "rollout", "run", model, "-o", "json", CONSUMER__GUARD_WAIT_MS="0"
+    )
+    wait_for("the pause", lambda: is_paused(canary), 60)
+    assert canary.instances[0].terminate() == 0
+    wait_for("the shortage", lambda: "0 of 0 live instances are ready" in controller.text)
+    assert "aborting" not in controller.text
+    assert is_paused(canary)

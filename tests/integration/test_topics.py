@@ -178,8 +178,10 @@ def test_a_broker_that_cannot_be_used_is_told_plainly(
     kafka: dict[str, object],
     said: str,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who was tried and why it failed; librdkafka itself writes nothing."""
+    monkeypatch.setattr("adapters.topics.ANSWER_LIMIT_SECONDS", 2.0)
     given = {"bootstrap_servers": stack.bootstrap_servers} | kafka
     with pytest.raises(ModelwireError, match=said):
         create_topics(stack.settings(model, kafka=given), model)

@@ -18,7 +18,8 @@ from adapters.stream_config import group_of
 from schemas.forecast import Forecast, decode_forecast
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
-from tests.fleet import PARTITIONS, Harness, good_request, wait_for
+from tests.fleet import PARTITIONS, Harness, wait_for
+from tests.traffic import good_request
 
 pytestmark = pytest.mark.stack
 
@@ -201,7 +202,7 @@ def test_what_came_into_new_partitions_while_nobody_answered_is_answered(shell: 
     """A group that has offsets reads a partition without answers from its beginning."""
     harness = shell.harness
     harness.release(store_bundle(harness.store, harness.model, 2.0))
-    instance = harness.start()
+    instance = harness.start(CONSUMER__MEMBERSHIP="dynamic")  # which keeps no place when it ends
     harness.wait_until_ready()
     harness.send(20)
     harness.forecasts(20)
@@ -216,7 +217,7 @@ def test_what_came_into_new_partitions_while_nobody_answered_is_answered(shell: 
 
 
 def members(harness: Harness) -> int:
-    """How many the group has; a static member's place lasts until its session times out."""
+    """How many the group has."""
     admin = AdminClient(client_config(harness.settings))
     group = group_of(harness.model)
     return len(admin.describe_consumer_groups([group])[group].result().members)
@@ -226,7 +227,7 @@ def test_a_partition_that_lost_its_offset_is_not_guessed(shell: Shell) -> None:
     """With answers in it, and no offset, the start is refused for that partition alone."""
     harness = shell.harness
     harness.release(store_bundle(harness.store, harness.model, 2.0))
-    instance = harness.start()
+    instance = harness.start(CONSUMER__MEMBERSHIP="dynamic")  # which keeps no place when it ends
     harness.wait_until_ready()
     for partition in (1, 2):
         send_to(harness, partition, 10)
@@ -252,7 +253,7 @@ def forget_offset(harness: Harness, partition: int) -> None:
     held = listed[group].result().topic_partitions
     kept = [each for each in held if each.partition != partition]
 
-    def look() -> bool:  # a static member's place lasts until its session times out
+    def look() -> bool:
         try:
             admin.delete_consumer_groups([group])[group].result()
         except Exception:  # noqa: BLE001  (not empty yet)

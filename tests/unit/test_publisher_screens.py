@@ -25,6 +25,7 @@ from deployment.commands import (
 from deployment.ledger import Ledger
 from deployment.readiness import Instance
 from publisher import screens
+from publisher.launches import join
 from publisher.models import Model
 from publisher.moments import read_as_of, read_now
 from publisher.status import Status
@@ -43,6 +44,9 @@ from tests.unit.example_rollouts import (
 
 COLD = (Instance("a", frozenset({1, 2})),)
 GOLDEN = (Refused(3, "golden", "row 0 is off"),)
+
+
+READY_FOR_3 = (Instance("a", frozenset({3})),)
 
 
 @pytest.fixture
@@ -128,9 +132,10 @@ def test_each_command_of_a_rollout_has_its_line(ledger: Ledger) -> None:
             Resume(8),
             Shift(8, 2_050, 500, READY),
             Promote(8, READY),
-            Start(1, Strategy.BLUE_GREEN, "s", fleet=(Instance("a", frozenset({3})),)),
-            Abort(15),
+            Start(1, Strategy.BLUE_GREEN, "s", fleet=READY_FOR_3, min_ready=10_000),
+            Abort(16),
             Start(1, Strategy.SHADOW, "s", share=2_500),
+            Shift(18, None, 0, ()),
             Start(1, Strategy.CANARY, "s"),
         )
     ]
@@ -140,14 +145,35 @@ def test_each_command_of_a_rollout_has_its_line(ledger: Ledger) -> None:
         "rollout 8 answers 10 % (step 2) (revision 10)",
         "rollout 8 paused (step 3) (revision 11)",
         "rollout 8 goes on (revision 12)",
-        "rollout 8 answers 20.5 %, shadows 5 % (revision 13)",
-        "sales:3 champion since revision 14",
-        "sales:1 is loaded beside the champion, without traffic (rollout 15)",
-        "rollout 15 aborted (revision 16)",
-        "sales:1 shadows 25 % of the requests (rollout 17)",
-        "rollout 17 aborted (revision 19), "
-        "sales:1 is loaded beside the champion, without traffic (rollout 20)",
+        "rollout 8 answers 20.5 %, shadows 5 % (revision 13), rollout 8 paused (revision 14)",
+        "sales:3 champion since revision 15",
+        "sales:1 is loaded beside the champion, without traffic (rollout 16)",
+        "rollout 16 aborted (revision 17)",
+        "sales:1 shadows 25 % of the requests (rollout 18)",
+        "rollout 18 answers 0 %, shadows 0 % (revision 20)",
+        "rollout 18 aborted (revision 21), "
+        "sales:1 is loaded beside the champion, without traffic (rollout 22)",
     ]
+
+
+def test_a_shadow_that_begins_with_nothing_says_so(ledger: Ledger) -> None:
+    """A share of 0 is a share of the shadow's, and no word of answers."""
+    command = Start(1, Strategy.SHADOW, "s", share=0)
+    assert screens.appended_line(give(ledger, command)) == (
+        "sales:1 shadows 0 % of the requests (rollout 7)"
+    )
+
+
+def test_a_start_that_takes_itself_back_says_both(ledger: Ledger) -> None:
+    """In one line, with the revision of each, as of one command."""
+    start = Start(1, Strategy.BLUE_GREEN, "s", fleet=READY_FOR_3, min_ready=10_000)
+    parts = [give(ledger, command) for command in (start, Abort(7, "not ready"))]
+    assert screens.appended_line(join(parts)) == (
+        "sales:1 started (rollout 7), taken back (revision 8)"
+    )
+    read = screens.appended_object(join(parts))
+    assert (read["rollout"], read["revision"], len(read["events"])) == (7, 8, 2)
+    assert read["seconds"] == 0.5
 
 
 def test_a_release_that_waits_for_the_fleet_says_both(ledger: Ledger) -> None:
@@ -218,6 +244,7 @@ def test_the_history_of_a_rollout_names_terms_shares_and_steps(canary: Ledger) -
         "paused rollout 8 (step 3)",
         "resumed rollout 8",
         "rollout 8 answers 20 %, shadows 30 %",
+        "paused rollout 8",
         "aborted rollout 8",
     ]
 

@@ -111,7 +111,7 @@ def test_the_state_at_a_time_holds_what_was_not_later(ledger: Ledger) -> None:
 
 def test_nothing_later_is_in_a_state_where_clocks_disagree(ledger: Ledger) -> None:
     """The fold ends before the first event that is later, though an earlier time follows it."""
-    give(ledger, Undo(None), NOON + minutes(5))  # its writer's clock was behind
+    give(ledger, Undo(2), NOON + minutes(5))  # its writer's clock was behind
     assert read_as_of(ledger, NOON + minutes(6)).deployment.revision == 6
     assert read_as_of(ledger, NOON + minutes(10)).deployment.revision == 8
 
