@@ -3,17 +3,18 @@
 The first of these rules that applies decides:
 
 1. Without a champion nobody can be served, and nothing is broken: *Progressing*.
-2. *Degraded* is what needs somebody's hand. No instance lives; the champion's horizon is over; a live
-   instance has refused a version that the revision asks for; a candidate has traffic, and fewer live
-   instances are ready than the rollout's minimum; or so many have refused a candidate without traffic
-   that the minimum cannot be reached.
+2. *Degraded* is what needs somebody's hand. No instance lives; a live instance has refused a version
+   that the revision asks for; a candidate has traffic, and fewer live instances are ready than the
+   rollout's minimum; or so many have refused a candidate without traffic that the minimum cannot be
+   reached.
 3. *Paused* is a rollout that waits for a person: an event says so; or every instance that answers has
    applied the newest revision and nothing moves the rollout by itself. Nothing does where it has no plan
    (a canary that is moved by hand, a blue-green that is ready for its promotion), or where the plan has
    reached its last step and that is below 100 %.
 4. *Progressing*: any other rollout, and a fleet where not every live instance answers at the newest
    revision.
-5. *Healthy*: no rollout runs, and every live instance answers as the newest revision says.
+5. *Healthy*: no rollout runs, and every live instance answers as the newest revision says. That the
+   champion's horizon is over is said beside it: what lies within it is still answered, as in a replay.
 
 Shadows move no traffic and change no phase. A rollout's minimum ends with it: without a rollout, an
 instance that has not prepared the champion yet is progress, and one that has refused it is not.
@@ -73,7 +74,7 @@ def assess(deployment: Deployment, fleet: Fleet, days_left: int | None) -> Asses
     """
     if deployment.champion is None:
         return Assessment(Phase.PROGRESSING, f"{deployment.model} has no champion yet")
-    broken = _degraded(deployment, fleet, days_left)
+    broken = _degraded(deployment, fleet)
     if broken:
         return Assessment(Phase.DEGRADED, broken)
     rollout = deployment.rollout
@@ -82,20 +83,17 @@ def assess(deployment: Deployment, fleet: Fleet, days_left: int | None) -> Asses
         if behind:
             return Assessment(Phase.PROGRESSING, behind)
         champion = _name(deployment, deployment.champion)
-        return Assessment(Phase.HEALTHY, f"{champion} answers on {_instances(len(fleet))}")
+        healthy = f"{champion} answers on {_instances(len(fleet))}{_expiry(days_left)}"
+        return Assessment(Phase.HEALTHY, healthy)
     waits = _waits_for_person(deployment, rollout, fleet)
     if waits:
         return Assessment(Phase.PAUSED, waits)
     return Assessment(Phase.PROGRESSING, _progress(deployment, rollout, fleet))
 
 
-def _degraded(deployment: Deployment, fleet: Fleet, days_left: int | None) -> str:
+def _degraded(deployment: Deployment, fleet: Fleet) -> str:
     if not fleet:
         return "no instance lives"
-    if days_left is not None and days_left < 0:
-        assert deployment.champion is not None
-        ended = "yesterday" if days_left == -1 else f"{-days_left} days ago"
-        return f"the horizon of {_name(deployment, deployment.champion)} ended {ended}"
     for version in deployment.required():
         fallen = {lack.instance for lack in refusals(fleet, version)}
         if fallen:
@@ -112,6 +110,14 @@ def _degraded(deployment: Deployment, fleet: Fleet, days_left: int | None) -> st
         candidate = _name(deployment, rollout.candidate)
         return f"{len(fallen)} of {_instances(len(fleet))} cannot run {candidate}"
     return ""
+
+
+def _expiry(days_left: int | None) -> str:
+    """What to add where the champion's horizon is over."""
+    if days_left is None or days_left >= 0:
+        return ""
+    ended = "yesterday" if days_left == -1 else f"{-days_left} days ago"
+    return f"; its horizon ended {ended}, and it turns down what lies beyond"
 
 
 def _behind(deployment: Deployment, fleet: Fleet) -> str:

@@ -1,7 +1,9 @@
 """``modelwire request``: send one request, or replay held-out days as many."""
 
+import signal
 import time
 import uuid
+from types import FrameType
 from typing import BinaryIO
 
 import click
@@ -115,13 +117,21 @@ def generate(model: str, rate: float, count: int, seed: int, output: str) -> Non
     rows = endless(read_holdout(settings, digest, manifest), seed)
     replay = Replay(settings, model, rows, run_id=uuid.uuid4().hex[:12])
     started = time.monotonic()
+    asked: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # An exception here could be raised in the middle of the client's callback, which loses count.
+        asked.append(number)
+        replay.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         replay.run(rate, count, utc_now)
-    except KeyboardInterrupt:
-        replay.finish()
-        raise
     finally:
         _show(replay, time.monotonic() - started, output)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _show(replay: Replay, seconds: float, output: str) -> None:

@@ -19,7 +19,14 @@ def carry_out(settings: Settings, target: Target, output: str) -> int:
     """Carry out the plan of the rollout; returns the exit code of its end."""
     rollout = find_rollout(settings, target)
     teller = _Teller(output)
-    over = Controller(settings, target.model, rollout, teller.say).run()
+    try:
+        over = Controller(settings, target.model, rollout, teller.say).run()
+    except KeyboardInterrupt:
+        click.echo(
+            f"the rollout stands as it is; go on with: modelwire rollout run {target.model}",
+            err=True,
+        )
+        raise
     assert over is not None, "without a limit it runs to its end"
     return outcome_code(over.outcome)
 

@@ -60,7 +60,9 @@ def _terms(started: RolloutStarted) -> str:
     if started.plan is not None:
         count = len(started.plan.steps)
         terms.append(f"a plan of {count} step{'s' * (count > 1)}, {started.plan.analysis}")
-    if started.min_ready != ALL:
+    if started.min_ready == 0:
+        terms.append("asks no instance")
+    elif started.min_ready != ALL:
         terms.append(f"at least {percent(started.min_ready)} ready")
     return f" ({'; '.join(terms)})" if terms else ""
 
@@ -118,7 +120,8 @@ def _did(appended: Appended, recorded: Recorded, *, is_first: bool) -> str:
         case RolloutAborted(rollout=rollout):
             if _started(appended, rollout):
                 return f"taken back (revision {revision})"
-            return f"rollout {rollout} aborted (revision {revision})"
+            why = f": {recorded.data.reason}" if recorded.data.reason else ""
+            return f"rollout {rollout} aborted (revision {revision}){why}"
         case _:
             return ""
 
@@ -137,7 +140,7 @@ def _began(appended: Appended, started: RolloutStarted, revision: int, *, is_fir
                 return f"{name} shadows {scores} of the requests (rollout {revision})"
     if started.strategy == Strategy.SHADOW:
         return f"{name} is loaded as a shadow (rollout {revision})"
-    return f"{name} is loaded beside the champion, without traffic (rollout {revision})"
+    return f"{name} stands beside the champion, without traffic yet (rollout {revision})"
 
 
 def _started(appended: Appended, rollout: int) -> bool:

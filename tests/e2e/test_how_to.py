@@ -234,6 +234,8 @@ def test_grow_topics(reader: Reader) -> None:
     with reader.serving():
         pass
     with reader.terminal(["consume", "--model", MODEL]):
+        # The page says not to grow while an instance restarts.
+        wait_for("the eight at work", lambda: len(reader.working_partitions()) == 8, 60)
         reader.follow("grow-topics.md")
         wait_for("sixteen partitions at work", lambda: len(reader.working_partitions()) == 16, 60)
         with reader.requests() as stream:

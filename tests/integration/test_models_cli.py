@@ -65,7 +65,7 @@ def test_models_are_listed_with_what_they_serve(harness: Harness) -> None:
     assert (waiting["phase"], waiting["why"]) == ("Degraded", "no instance lives")
     assert (waiting["champion"], waiting["candidate"], waiting["weight"]) == (1, 2, 0)
     assert (waiting["revision"], waiting["versions"], waiting["last_actor"]) == (5, 2, "test")
-    assert waiting["last_what"] == f"started a canary rollout of {idle}:2"
+    assert waiting["last_what"] == f"started a canary rollout of {idle}:2 (asks no instance)"
     assert (models[new]["phase"], models[new]["champion"]) == ("Progressing", None)
     assert all(models[name]["problem"] is None for name in (harness.model, idle, new))
 

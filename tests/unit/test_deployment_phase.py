@@ -93,13 +93,23 @@ def test_a_champion_that_nobody_serves_is_degraded(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "expected"), [(None, Phase.HEALTHY), (0, Phase.HEALTHY), (-1, Phase.DEGRADED)]
+    ("days", "said"),
+    [
+        (None, ""),
+        (0, ""),
+        (-1, "its horizon ended yesterday"),
+        (-9, "its horizon ended 9 days ago"),
+    ],
 )
-def test_a_horizon_that_is_over_is_degraded(
-    ledger: Ledger, days: int | None, expected: Phase
+def test_a_horizon_that_is_over_is_said_and_hides_nothing(
+    ledger: Ledger, days: int | None, said: str
 ) -> None:
-    """Its last day still counts."""
-    assert phase(ledger, fleet(ledger, WARM), days) is expected
+    """Its last day still counts; what is wrong with the fleet comes first."""
+    found = assess(ledger.deployment, fleet(ledger, WARM), days)
+    assert found.phase is Phase.HEALTHY
+    assert said in found.why
+    assert ("horizon" in found.why) == bool(said)
+    assert "horizon" not in assess(ledger.deployment, (), days).why
 
 
 def test_a_champion_that_an_instance_refused_is_degraded(ledger: Ledger) -> None:

@@ -140,19 +140,19 @@ def test_each_command_of_a_rollout_has_its_line(ledger: Ledger) -> None:
         )
     ]
     assert lines == [
-        "sales:3 is loaded beside the champion, without traffic (rollout 8)",
+        "sales:3 stands beside the champion, without traffic yet (rollout 8)",
         "rollout 8 shadows 100 % (step 1) (revision 9)",
         "rollout 8 answers 10 % (step 2) (revision 10)",
         "rollout 8 paused (step 3) (revision 11)",
         "rollout 8 goes on (revision 12)",
         "rollout 8 answers 20.5 %, shadows 5 % (revision 13), rollout 8 paused (revision 14)",
         "sales:3 champion since revision 15",
-        "sales:1 is loaded beside the champion, without traffic (rollout 16)",
+        "sales:1 stands beside the champion, without traffic yet (rollout 16)",
         "rollout 16 aborted (revision 17)",
         "sales:1 shadows 25 % of the requests (rollout 18)",
         "rollout 18 answers 0 %, shadows 0 % (revision 20)",
         "rollout 18 aborted (revision 21), "
-        "sales:1 is loaded beside the champion, without traffic (rollout 22)",
+        "sales:1 stands beside the champion, without traffic yet (rollout 22)",
     ]
 
 
@@ -181,7 +181,7 @@ def test_a_release_that_waits_for_the_fleet_says_both(ledger: Ledger) -> None:
     command = release("3", Strategy.CANARY)
     assert screens.appended_line(give(ledger, command)) == (
         "sales:3 released (revision 7), "
-        "sales:3 is loaded beside the champion, without traffic (rollout 8)"
+        "sales:3 stands beside the champion, without traffic yet (rollout 8)"
     )
 
 
