@@ -22,7 +22,8 @@ Facts come in, an abort comes out. ``aborts`` carries it out.
 from dataclasses import dataclass
 
 from deployment.commands import Abort
-from deployment.readiness import Fleet, count_ready, is_short, lacks, least_ready
+from deployment.controller import is_short
+from deployment.readiness import Fleet, count_ready, lacks, least_ready
 from deployment.state import Deployment, Rollout
 
 TURN_SECONDS = 1.0
@@ -62,7 +63,7 @@ class Guard:
         """What to do at the time ``now`` (seconds, monotonic). An empty ``fleet``: no fresh view."""
         rollout = deployment.rollout
         names = sorted(instance.name for instance in fleet)
-        if rollout is None or self._instance not in names or not _too_few(deployment, fleet):
+        if rollout is None or self._instance not in names or not is_short(deployment, fleet):
             self._watched = None
             return None
         if self._watched != rollout.revision:
@@ -73,13 +74,6 @@ class Guard:
         self._not_before = now + AGAIN_SECONDS
         reason = _reason(deployment, rollout, fleet, now - self._since)
         return Verdict(Abort(rollout.revision, reason), deployment.revision)
-
-
-def _too_few(deployment: Deployment, fleet: Fleet) -> bool:
-    rollout = deployment.rollout
-    if rollout is None or rollout.weight == 0:
-        return False
-    return is_short(fleet, deployment.required(), rollout.min_ready)
 
 
 def _reason(deployment: Deployment, rollout: Rollout, fleet: Fleet, seconds: float) -> str:

@@ -2,9 +2,8 @@
 
 It reads the topic's past before it announces anything: how the last life of its name ended is told only
 there, by what its own words take the place of. Then it announces at every interval, and at once when
-something changed. What it hears gives the highest
-revision that a live peer has applied, which ``membership`` asks for, and is shown to ``watch``, which
-must neither wait nor raise.
+something changed. What it hears gives the highest revision that a live peer has applied, which
+``membership`` asks for, and is shown to ``watch``, which must neither wait nor raise.
 """
 
 import threading

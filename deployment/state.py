@@ -291,16 +291,9 @@ def _crown(deployment: Deployment, event: ControlEvent, version: int) -> Deploym
     )
 
 
-def _begin(deployment: Deployment, event: ControlEvent, data: RolloutStarted) -> Deployment:
-    if data.strategy != SHADOW:
-        _check_no_rollout(deployment, event)
-    _check_may_serve(deployment, event, data.candidate)
-    if data.candidate == deployment.champion:
-        raise BrokenLog(
-            f"revision {event.revision} of {deployment.model} rolls out version "
-            f"{data.candidate}, which is the champion"
-        )
-    started = Rollout(
+def rollout_begun(event: ControlEvent, data: RolloutStarted) -> Rollout:
+    """The rollout that this event starts, as it stands then: no traffic, before its first step."""
+    return Rollout(
         event.revision,
         data.candidate,
         data.strategy,
@@ -311,7 +304,18 @@ def _begin(deployment: Deployment, event: ControlEvent, data: RolloutStarted) ->
         plan=data.plan,
         min_ready=data.min_ready,
     )
-    return _put(deployment, started)
+
+
+def _begin(deployment: Deployment, event: ControlEvent, data: RolloutStarted) -> Deployment:
+    if data.strategy != SHADOW:
+        _check_no_rollout(deployment, event)
+    _check_may_serve(deployment, event, data.candidate)
+    if data.candidate == deployment.champion:
+        raise BrokenLog(
+            f"revision {event.revision} of {deployment.model} rolls out version "
+            f"{data.candidate}, which is the champion"
+        )
+    return _put(deployment, rollout_begun(event, data))
 
 
 def _shift(rollout: Rollout, event: ControlEvent, data: RolloutShifted) -> Rollout:

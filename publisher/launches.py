@@ -19,7 +19,7 @@ from deployment.commands import Abort, Refusal, Start, Strategy
 from deployment.controller import Outcome
 from deployment.decisions import decide
 from deployment.readiness import Fleet, is_hopeless, judged_releases, lacks, unjudged
-from deployment.state import Rollout
+from deployment.state import Rollout, rollout_begun
 from publisher.commands import Appended, fresh_salt, give
 from publisher.controller import Controller, quietly
 from publisher.fleets import live_fleet, wait_for_fleet
@@ -191,17 +191,6 @@ def _ended(settings: Settings, model: str, rollout: Rollout) -> RefusedByRule:
 def _rollout_of(events: Sequence[Recorded]) -> Rollout:
     """The rollout that these events start, as it was then."""
     for recorded in events:
-        event, data = recorded.event, recorded.data
-        if isinstance(data, RolloutStarted):
-            return Rollout(
-                event.revision,
-                data.candidate,
-                data.strategy,
-                data.salt,
-                weight=0,
-                since=event.time,
-                shifted=event.revision,
-                plan=data.plan,
-                min_ready=data.min_ready,
-            )
+        if isinstance(recorded.data, RolloutStarted):
+            return rollout_begun(recorded.event, recorded.data)
     raise ValueError("none of the events starts a rollout")

@@ -13,7 +13,7 @@ from adapters.control_log import read_log
 from adapters.settings import Settings
 from deployment.commands import Abort, Pause, Promote, Resume, Seen, Shift, Undo
 from deployment.readiness import Fleet, Lack, is_enough, is_hopeless, lacks
-from deployment.state import Rollout
+from deployment.state import Deployment, Rollout
 from publisher.commands import Appended, give
 from publisher.fleets import live_fleet, wait_for_fleet
 from schemas.errors import ModelwireError, NotFound
@@ -43,9 +43,9 @@ def set_weight(
     settings: Settings, target: Target, weight: int, reason: str, wait: float
 ) -> Appended:
     """Sets the traffic of a rollout by hand, in basis points; more of it waits for the fleet."""
-    rollout = find_rollout(settings, target)
-    champion = read_log(settings, target.model).deployment.champion
-    asked = tuple(each for each in (champion, rollout.candidate) if each is not None)
+    deployment = read_log(settings, target.model).deployment
+    rollout = _named(deployment, target)
+    asked = tuple(each for each in (deployment.champion, rollout.candidate) if each is not None)
     patience = wait if weight > rollout.weight and not rollout.is_shadow else 0.0
     fleet = _ready_fleet(settings, target.model, rollout, asked, patience)
     return give(settings, target.model, Shift(rollout.revision, weight, None, fleet, reason))
@@ -120,8 +120,11 @@ def undo(settings: Settings, model: str, to: int | None, min_ready: int, reason:
 def find_rollout(settings: Settings, target: Target) -> Rollout:
     """The rollout that runs under this name: a model's is the one that moves traffic, a version's that
     one or its shadow. Raises NotFound, which says what does run."""
+    return _named(read_log(settings, target.model).deployment, target)
+
+
+def _named(deployment: Deployment, target: Target) -> Rollout:
     model, version = target.model, target.version
-    deployment = read_log(settings, model).deployment
     running = [*filter(None, [deployment.rollout]), *deployment.shadows.values()]
     for each in running:
         is_named = not each.is_shadow if version is None else each.candidate == version

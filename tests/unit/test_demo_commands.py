@@ -67,6 +67,7 @@ def test_a_service_that_is_killed_is_noticed(commands: Commands) -> None:
         commands.check()
 
 
+@pytest.mark.usefixtures("_interrupts")
 def test_an_interrupt_while_a_command_starts_takes_effect_when_it_is_remembered() -> None:
     """A process that was started and not noted yet would run for ever."""
     noted = []
@@ -80,3 +81,11 @@ def test_an_interrupt_while_a_command_starts_takes_effect_when_it_is_remembered(
         start()
     assert noted == ["the process"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """SIGINT raises, as at a terminal: a shell's background job is born with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
