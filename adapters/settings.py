@@ -154,6 +154,37 @@ class Consumer(Section):
     load_timeout_ms: int = Field(default=60_000, ge=1_000, le=600_000)
     """Limit for fetching and admitting one version, retries included."""
 
+    vet_timeout_ms: int = Field(default=20_000, ge=1_000, le=600_000)
+    """How long a new version may take to load and to repeat its golden vectors in the process where it
+    is tried before this one loads it. A model that hangs is refused after this."""
+
+    vet_megabytes: int = Field(default=4_096, ge=256, le=1_048_576)
+    """Address space of that process, in MiB. A model that asks for more is refused."""
+
+    memory_megabytes: int = Field(default=0, ge=0, le=1_048_576)
+    """Resident memory that this instance may take, in MiB: a version that would take it beyond is
+    refused. 0: the container's limit, or what the machine has."""
+
+    cache_dir: Path | None = None
+    """Where fetched bundles are kept, shared by the instances of one machine. None: ``cache/`` under
+    ``state_dir``. Where it cannot be written, an instance goes on without."""
+
+    cache_megabytes: int = Field(default=2_048, ge=0, le=1_048_576)
+    """Most that the cache holds, in MiB; the bundle not used for longest goes first. 0: no cache."""
+
+    score_timeout_ms: int = Field(default=10_000, ge=500, le=600_000)
+    """How long scoring one batch may take before the process is ended, as one that hangs. A batch that
+    was in hand at two such ends, or crashes, is taken apart in a process of its own."""
+
+    health_port: int = Field(default=0, ge=0, le=65_535)
+    """Port of ``/healthz``, ``/readyz`` and ``/metrics``. 0: none."""
+
+    health_host: str = "127.0.0.1"
+    """Address that this port listens on; ``0.0.0.0`` for probes and scrapes from elsewhere."""
+
+    summary_interval_ms: int = Field(default=10_000, ge=1_000, le=3_600_000)
+    """Time between two log lines that sum up what was answered; none is written a request."""
+
 
 class LocalStack(Section):
     """The Kafka broker and the S3 server that ``modelwire up`` starts."""
