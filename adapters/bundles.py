@@ -18,6 +18,7 @@ the string ``sha256:<64 hex digits>``.
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from adapters.object_store import ObjectStore, TooLarge, problem_of_key
 from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
@@ -37,6 +38,33 @@ _MANIFEST_KEY = re.compile(rf"{_FOLDER}/([0-9a-f]{{64}})/{re.escape(MANIFEST_NAM
 
 class BundleDamaged(ModelwireError):
     """What is stored is not what the digest or the manifest says; trying again does not help."""
+
+
+class Bundles(Protocol):
+    """Where bundles are read from, each byte checked. Raises as the two functions of these names do."""
+
+    def read_manifest(self, digest: str) -> Manifest:
+        """The manifest whose bytes hash to ``digest``."""
+        ...
+
+    def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
+        """A file of the bundle, once its size and digest are those in ``manifest``."""
+        ...
+
+
+class StoredBundles:
+    """The bundles of a store, asked each time."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def read_manifest(self, digest: str) -> Manifest:
+        """As the function of this name."""
+        return read_manifest(self._store, digest)
+
+    def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
+        """As the function of this name."""
+        return read_file(self._store, digest, manifest, name)
 
 
 def write_bundle(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes]) -> str:
