@@ -19,6 +19,7 @@ import structlog
 
 from adapters.control_log import LogReader, read_log
 from adapters.settings import Settings
+from consumer.answering import foreign_stamp
 from consumer.models import Loader
 from consumer.threads import thread_of
 from deployment.ledger import StampVerdict
@@ -133,14 +134,3 @@ class Follower:
             if ledger.judge_stamp(stamp) is not StampVerdict.KNOWN:
                 self.failure = foreign_stamp(self._model, stamp)
                 self._on_change()
-
-
-def foreign_stamp(model: str, stamp: str, partition: int | None = None) -> ModelwireError:
-    """The error for an offset whose stamp the control log does not hold."""
-    where = "" if partition is None else f" of partition {partition}"
-    return ModelwireError(
-        f"the committed offset{where} carries the stamp {stamp}, which the control log of {model} does "
-        "not hold: that log was truncated, or made anew",
-        hint="restore the control log from its backup; to go on with this one, delete the group's "
-        "offsets and start with --from",
-    )

@@ -9,6 +9,7 @@ whose sessions would die on this thread where the loader has dropped it meanwhil
    instance that ends again before that must not lose the count.
 """
 
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 
@@ -54,32 +55,33 @@ class Description:
             opsets=dict(limits.opsets),
             ir_version=limits.ir_version,
         )
-        self._meter: Meter[TallyName | None] = Meter(self._interval)
+        self._meter: Meter[TallyName | None] = Meter(self._interval, time.monotonic())
 
     def __call__(self) -> InstanceStatus:
         """The status of the moment."""
-        service, now = self._service, datetime.now(UTC)
-        answers, serving = service.transactions, service.serving
+        answering, now = self._service.answering, datetime.now(UTC)
+        answers, serving = answering.transactions, answering.serving
         heard, report = self._follower.heard, self._loader.report
         counts = {**answers.counts, **self._shadows.counts()}
         answers_of: dict[TallyName | None, int] = {
             name: each.answered + each.rejected for name, each in counts.items()
         }
-        rates = self._meter.measure({None: answers.answered + answers.rejected, **answers_of})
+        answered = answers.answered + answers.rejected
+        rates = self._meter.measure({None: answered, **answers_of}, time.monotonic())
         last_day = None if serving is None else serving.last_day
-        phase = service.phase
+        phase = answering.phase
         return InstanceStatus(
             instance=self._instance,
             model=self._model,
             phase=phase,
-            detail=service.detail,
+            detail=answering.detail,
             read_revision=heard.deployment.revision,
             revision=0 if serving is None or phase is Phase.WAITING else serving.revision,
             champion=None if serving is None else serving.champion,
             prepared=report.prepared,
             refused=report.refused,
             runtime=self._runtime,
-            partitions=service.holdings.partitions,
+            partitions=answering.holdings.partitions,
             answered=answers.answered,
             rejected=answers.rejected,
             rate=rates[None],
@@ -87,7 +89,7 @@ class Description:
             interval_seconds=self._interval,
             started_at=self._started_at,
             at=now,
-            lag=service.lag,
+            lag=self._service.lag,
             tallies=tuple(
                 Tally(*name, each.answered, each.rejected, rates[name], each.shed, each.failed)
                 for name, each in counts.items()

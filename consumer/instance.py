@@ -115,7 +115,7 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
         loader.stop()
         reporter.stop(clean=clean)
         gc.unfreeze()
-    log.info("consumer.stop", answered=service.transactions.answered)
+    log.info("consumer.stop", answered=service.answering.transactions.answered)
 
 
 def _run_until(

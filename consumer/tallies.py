@@ -4,7 +4,6 @@ A tally counts from the first answer under its rollout (0: no rollout moves traf
 of the rollout that the snapshot belongs to, so that there are never more than a few.
 """
 
-import time
 from collections.abc import Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -59,17 +58,16 @@ def carried_on(counts: Counts, snapshot: Snapshot) -> dict[TallyName, Count]:
 
 
 class Meter(Generic[Name]):
-    """Answers a second of each name, over at least most of an interval."""
+    """Answers a second of each name, over at least most of an interval. ``now`` is a clock's seconds."""
 
-    def __init__(self, interval_seconds: float) -> None:
+    def __init__(self, interval_seconds: float, now: float) -> None:
         self._interval = interval_seconds
-        self._since = time.monotonic()
+        self._since = now
         self._counted: dict[Name, int] = {}
         self._rates: dict[Name, float] = {}
 
-    def measure(self, counts: Mapping[Name, int]) -> dict[Name, float]:
+    def measure(self, counts: Mapping[Name, int], now: float) -> dict[Name, float]:
         """The rates. A change announces in between, and gets those of before."""
-        now = time.monotonic()
         elapsed = now - self._since
         if elapsed >= 0.9 * self._interval:
             self._rates = {

@@ -10,7 +10,7 @@ from adapters.settings import Settings
 from consumer.control import Heard
 from consumer.description import Description, crashes_of
 from consumer.models import Report
-from consumer.service import Serving
+from consumer.answering import Serving
 from deployment.state import Deployment, Rollout, empty
 from schemas.fleet import CrashCount, InstanceStatus, Phase
 
@@ -22,14 +22,14 @@ BEFORE = (CrashCount(5, 2),)
 def describe(phase: Phase, serving: Serving | None) -> InstanceStatus:
     """The status of an instance that read revision 6."""
     # It has no snapshot to look at, whose sessions might then die on the reporter's thread.
-    service = SimpleNamespace(
+    answering = SimpleNamespace(
         serving=serving,
         phase=phase,
         detail="",
-        lag=None,
         holdings=SimpleNamespace(partitions=()),
         transactions=SimpleNamespace(answered=0, rejected=0, counts={}),
     )
+    service = SimpleNamespace(answering=answering, lag=None)
     return Description(
         Settings(),
         "m",

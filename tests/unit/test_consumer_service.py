@@ -7,19 +7,23 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from adapters.request_stream import Committed
+from adapters.request_stream import Committed, TooLargeForTopic
 from adapters.settings import Settings
 from adapters.stream_config import consumer_config
+from consumer.answering import Serving
 from consumer.control import Heard
 from consumer.models import Report
-from consumer.service import Service, Serving
+from consumer.service import Service
 from consumer.shadow import ShadowScorer
 from deployment.ledger import StampVerdict
 from deployment.routing import Routing
 from deployment.state import Deployment, Release, Standing
-from schemas.rejection import Headers, read_rejection
+from schemas.forecast import Forecast, Source, Variant, encode_forecast
+from schemas.rejection import Headers, Reason, read_rejection
+from scoring.batch import ForecastAnswer, Incoming
 from scoring.snapshot import Shadow, Snapshot, load
 from tests.bundles import LAST_DAY, contract
 
@@ -71,6 +75,10 @@ class ScriptedStream:
 
     def begin(self) -> None:
         self.said.append(("begin", None))
+
+    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
+        """No forecast is small enough for this topic."""
+        raise TooLargeForTopic
 
     def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         rejection = read_rejection(headers)
@@ -188,7 +196,33 @@ def test_a_partition_is_given_back_only_after_its_answers_are_committed() -> Non
 
     scene.turn(take_away)
     assert scene.stream.said[-1] == ("commit", ({0: 1}, "log:1:head"))
-    assert scene.service.holdings.partitions == ()
+    assert scene.service.answering.holdings.partitions == ()
+
+
+def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
+    """The request is answered in the same transaction all the same, and counted as what was written."""
+    scene = Scene()
+    source = Source("m.requests", 0, 7, 1_000)
+    forecast = Forecast(
+        request_id="r",
+        inputs=msgspec.Raw(b"{}"),
+        outputs={"forecast": 1.0},
+        model="m",
+        version=1,
+        digest="sha256:" + "0" * 64,
+        variant=Variant.CHAMPION,
+        revision=1,
+        source=source,
+        scored_at=datetime(2026, 1, 1, tzinfo=UTC),
+        instance="i",
+    )
+    incoming = Incoming("m.requests", 0, 7, 1_000, b"key", b"{}")
+    large = ForecastAnswer(incoming, encode_forecast(forecast), Variant.CHAMPION)
+    scene.service._run(scene.service.answering.transactions.begin(scene.loader.ready))
+    scene.service._run(scene.service.answering.transactions.write([large]))
+    scene.service._run(scene.service.answering.transactions.commit())
+    assert scene.stream.said[-2:] == [("answer", (7, 1)), ("commit", ({}, "log:1:head"))]
+    assert scene.service.answering.transactions.reasons == {Reason.ANSWER_TOO_LARGE: 1}
 
 
 @pytest.mark.parametrize("membership", ["static", "dynamic"])
@@ -255,7 +289,7 @@ def test_the_lag_is_what_lies_ahead_of_the_positions(monkeypatch: pytest.MonkeyP
 def test_others_see_what_is_served_without_its_models() -> None:
     """The revision, the champion and its last day change with the snapshot that answers."""
     scene = Scene()
-    assert scene.service.serving == Serving(1, 1, LAST_DAY)
+    assert scene.service.answering.serving == Serving(1, 1, LAST_DAY)
     scene.swap(2)
     scene.turn(lambda: [Message(0)])
-    assert scene.service.serving == Serving(2, 1, LAST_DAY)
+    assert scene.service.answering.serving == Serving(2, 1, LAST_DAY)

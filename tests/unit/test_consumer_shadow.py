@@ -334,16 +334,10 @@ def test_an_answer_that_is_given_up_is_told() -> None:
     assert sorted(failed) == [0, 1, 2]
 
 
-def test_a_rate_is_that_of_its_own_tally(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_is_that_of_its_own_tally() -> None:
     """Measured over most of an interval; in between, that of before is told again."""
-    clock = [100.0]
-    monkeypatch.setattr("consumer.tallies.time.monotonic", lambda: clock[0])
-    meter: Meter[str] = Meter(1.0)
-    clock[0] = 100.5
-    assert meter.measure({"a": 10}) == {"a": 0.0}
-    clock[0] = 102.0
-    assert meter.measure({"a": 100, "b": 50}) == {"a": 50.0, "b": 25.0}
-    clock[0] = 102.1
-    assert meter.measure({"a": 200, "b": 50, "c": 9}) == {"a": 50.0, "b": 25.0, "c": 0.0}
-    clock[0] = 104.0
-    assert meter.measure({"b": 60}) == {"b": 5.0}
+    meter: Meter[str] = Meter(1.0, 100.0)
+    assert meter.measure({"a": 10}, 100.5) == {"a": 0.0}
+    assert meter.measure({"a": 100, "b": 50}, 102.0) == {"a": 50.0, "b": 25.0}
+    assert meter.measure({"a": 200, "b": 50, "c": 9}, 102.1) == {"a": 50.0, "b": 25.0, "c": 0.0}
+    assert meter.measure({"b": 60}, 104.0) == {"b": 5.0}

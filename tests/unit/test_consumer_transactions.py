@@ -7,18 +7,17 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from adapters.request_stream import MustAbort, StreamFailed, TooLargeForTopic
+from adapters.request_stream import StreamFailed
 from consumer.holdings import Holdings
+from consumer.instructions import Abort, Begin, Clock, Commit, Say, Seek, Steps, Undone, Write
 from consumer.tallies import Count, TallyName
 from consumer.transactions import Transactions
 from deployment.routing import Routing
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
-from schemas.rejection import Headers, Reason, Rejection, read_rejection
+from schemas.rejection import Reason, Rejection
 from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer
 from scoring.snapshot import LoadedVersion, Snapshot, load
 from tests.bundles import contract
-
-LIMIT = 100_000
 
 
 class SimulatedStream:
@@ -33,30 +32,44 @@ class SimulatedStream:
         self.committed_offset = 0
         self.stamps: list[str] = []
         self.answered: Counter[int] = Counter()
-        self.rejections: list[Rejection] = []
         self._open: list[int] | None = None
-        self._limit = LIMIT
 
-    def begin(self) -> None:
-        """A transaction is opened; only one may be."""
-        assert self._open is None
-        self._open = []
+    def carry_out(self, steps: Steps[None]) -> None:
+        """Do what the steps ask for; a fault goes where the service would let it go."""
+        try:
+            instruction = next(steps)
+            while True:
+                try:
+                    outcome = self._do(instruction)
+                except Undone as fault:
+                    instruction = steps.throw(fault)
+                else:
+                    instruction = steps.send(outcome)
+        except StopIteration:
+            return
 
-    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
-        """An answer is added to the open transaction."""
-        assert self._open is not None
-        if len(key or b"") + len(value) > self._limit:
-            raise TooLargeForTopic
-        self._open.append(msgspec.json.decode(value)["source"]["offset"])
+    def _do(self, instruction: object) -> object:
+        match instruction:
+            case Begin():
+                assert self._open is None
+                self._open = []
+            case Write(answers):
+                assert self._open is not None
+                self._open += [each.incoming.offset for each in answers]
+                return answers
+            case Commit(offsets, stamp):
+                self._commit(offsets, stamp)
+            case Abort():
+                self._open = None
+            case Seek(positions):
+                self.read_from = positions.get(0, self.read_from)
+            case Clock():
+                return 0.0
+            case _:
+                assert isinstance(instruction, Say)
+        return None
 
-    def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
-        """A rejection is added to the open transaction."""
-        assert self._open is not None
-        rejection = read_rejection(headers)
-        self.rejections.append(rejection)
-        self._open.append(rejection.source.offset)
-
-    def commit(self, offsets: Mapping[int, int], stamp: str) -> None:
+    def _commit(self, offsets: Mapping[int, int], stamp: str) -> None:
         """Answers, offset and stamp become visible at once, or a fault says that they do not."""
         assert self._open is not None
         if self.faults:
@@ -65,14 +78,6 @@ class SimulatedStream:
         self.committed_offset = offsets.get(0, self.committed_offset)
         self.stamps.append(stamp)
         self._open = None
-
-    def abort(self) -> None:
-        """The open transaction never was."""
-        self._open = None
-
-    def seek(self, positions: Mapping[int, int]) -> None:
-        """The client reads on from there."""
-        self.read_from = positions.get(0, self.read_from)
 
 
 def _loaded(version: int) -> LoadedVersion:
@@ -123,18 +128,14 @@ def _answer(offset: int, snapshot: Snapshot, key: bytes = b"key") -> Answer:
 
 
 class _Loop:
-    """The answering loop without the rest of the service: fetch, answer, write, commit."""
+    """The answering loop without the rest of the protocol: fetch, answer, write, commit."""
 
     def __init__(self, faults: list[Exception], most_answers: int = 10) -> None:
         self.stream = SimulatedStream(faults)
         self.holdings = Holdings()
         self.holdings.take_over(0, 0, "", None)
         self.transactions = Transactions(
-            self.stream,  # type: ignore[arg-type]
-            self.holdings,
-            most_answers=most_answers,
-            longest_seconds=60.0,
-            record_limit=LIMIT,
+            self.holdings, most_answers=most_answers, longest_seconds=60.0
         )
 
     def turn(self, snapshot: Snapshot, count: int) -> None:
@@ -143,20 +144,29 @@ class _Loop:
         offsets = range(self.stream.read_from, self.stream.read_from + count)
         self.stream.read_from = offsets.stop
         if self.transactions.is_open_under_another(snapshot):
-            self.transactions.commit()
+            self.commit()
         taken = [offset for offset in offsets if self.holdings.accept(0, offset)]
-        self.stream.seek(self.holdings.to_refetch())
+        self.stream.carry_out(_seek(self.holdings.to_refetch()))
         if taken:
-            self.transactions.begin(snapshot)
-            self.transactions.write([_answer(offset, snapshot) for offset in taken])
-        if self.transactions.is_due():
-            self.transactions.commit()
+            answers = [_answer(offset, snapshot) for offset in taken]
+            self.stream.carry_out(self.transactions.begin(snapshot))
+            self.stream.carry_out(self.transactions.write(answers))
+        if self.transactions.is_due(0.0):
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what is open."""
+        self.stream.carry_out(self.transactions.commit())
+
+
+def _seek(positions: Mapping[int, int]) -> Steps[None]:
+    yield Seek(positions)
 
 
 @pytest.mark.parametrize("failing", [0, 1, 3])
 def test_an_aborted_transactions_requests_are_answered_again(failing: int) -> None:
     """However often a commit is impossible, in the end each offset has one answer."""
-    loop = _Loop([MustAbort("the broker said so")] * failing)
+    loop = _Loop([Undone("the broker said so")] * failing)
     snapshot = _snapshot(3)
     while loop.stream.committed_offset < 60:
         loop.turn(snapshot, 4)
@@ -173,18 +183,18 @@ def test_under_a_new_snapshot_the_older_transaction_is_committed_first() -> None
     loop.turn(newer := _snapshot(5), 4)
     assert (loop.stream.stamps, loop.stream.committed_offset) == (["log:3:head"], 4)
     loop.turn(newer, 2)
-    loop.transactions.commit()
+    loop.commit()
     assert (loop.stream.stamps, loop.stream.committed_offset) == (["log:3:head", "log:5:head"], 10)
 
 
 def test_an_abort_at_the_switch_does_not_answer_ahead_of_the_replay() -> None:
     """What was fetched before the abort is fetched again, in its order, under the new snapshot."""
-    loop = _Loop([MustAbort("the broker said so")], most_answers=1_000)
+    loop = _Loop([Undone("the broker said so")], most_answers=1_000)
     loop.turn(_snapshot(3), 4)
     loop.turn(newer := _snapshot(5), 4)
     assert loop.stream.read_from == 0
     loop.turn(newer, 8)
-    loop.transactions.commit()
+    loop.commit()
     assert loop.stream.answered == Counter(range(8))
     assert loop.stream.stamps == ["log:5:head"]
 
@@ -203,20 +213,9 @@ def test_lost_partitions_take_their_open_answers_with_them() -> None:
     loop = _Loop([], most_answers=1_000)
     loop.turn(_snapshot(3), 4)
     loop.holdings.forget([0])
-    loop.transactions.abandon()
+    loop.stream.carry_out(loop.transactions.abandon())
     assert loop.stream.read_from == 4
     assert loop.stream.answered == Counter()
-
-
-def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
-    """The request is answered in the same transaction all the same."""
-    loop = _Loop([])
-    snapshot = _snapshot(3)
-    loop.stream._limit = 10
-    loop.turn(snapshot, 3)
-    loop.transactions.commit()
-    assert loop.stream.answered == Counter(range(3))
-    assert {each.reason for each in loop.stream.rejections} == {Reason.ANSWER_TOO_LARGE}
 
 
 def _counts(loop: _Loop) -> dict[tuple[int, int, str], tuple[int, int]]:
@@ -233,11 +232,13 @@ def test_answers_are_tallied_by_the_version_that_gave_them() -> None:
     # Rejected are 3, 10, 17, 24, 31; the even ones before they were routed. Every fifth is version 9's.
     assert _counts(loop) == {(2, 1, "champion"): (24, 3), (2, 9, "candidate"): (6, 0)}
     assert loop.transactions.counts[TallyName(2, 9, Variant.CANDIDATE)] == Count(6, 0, 0, 0)
+    assert loop.transactions.forecasts == {(1, Variant.CHAMPION): 24, (9, Variant.CANDIDATE): 6}
+    assert loop.transactions.reasons == {Reason.NOT_JSON: 5}
 
 
 def test_an_aborted_transaction_counts_for_nobody() -> None:
     """Only what was committed is tallied, once."""
-    loop = _Loop([MustAbort("the broker said so")] * 2, most_answers=3)
+    loop = _Loop([Undone("the broker said so")] * 2, most_answers=3)
     snapshot = _snapshot(3)
     while loop.stream.committed_offset < 3:
         loop.turn(snapshot, 3)
