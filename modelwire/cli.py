@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("publisher.cli.models:models", "List the models, and where each stands."),
     "consume": ("consumer.cli:consume", "Answer a model's requests."),
     "request": ("modelwire.requests:request", "Send or generate forecast requests."),
+    "rejections": (
+        "modelwire.rejections:rejections",
+        "List what was rejected, and send it again.",
+    ),
     "verify-stream": (
         "modelwire.verify_stream:verify_stream",
         "Count lost, doubled and wrong answers.",

@@ -27,28 +27,33 @@ DecodeInputs = Callable[[bytes], Row]
 
 def compile_inputs(contract: Contract) -> DecodeInputs:
     """A function from raw ``inputs`` JSON to a row. It raises Rejected with the field at fault."""
-    struct = msgspec.defstruct(
-        "Inputs",
-        [_declare(field) for field in row_fields(contract)],
-        frozen=True,
-        forbid_unknown_fields=True,
-        gc=False,
-    )
-    decoder = msgspec.json.Decoder(struct)
-    count_quotes = _quote_counter(contract)
-    check_horizon = _horizon_check(contract)
+    decoder = msgspec.json.Decoder(inputs_struct(contract))
+    count_quotes = quote_counter(contract)
+    check_horizon = horizon_check(contract)
+    name_the_limit = limit_names(contract)
 
     def decode_inputs(raw: bytes) -> Row:
         try:
             row = decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _name_the_limit(contract, diagnose(raw, error)) from None
+            raise name_the_limit(diagnose(raw, error)) from None
         if raw.count(b'"') != count_quotes(row):
             refuse_duplicate_keys(raw)
         check_horizon(row)
         return row
 
     return decode_inputs
+
+
+def inputs_struct(contract: Contract) -> type[msgspec.Struct]:
+    """The class of the contract's rows: what it cannot say of them is checked after decoding."""
+    return msgspec.defstruct(
+        "Inputs",
+        [_declare(field) for field in row_fields(contract)],
+        frozen=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
 
 
 def row_fields(contract: Contract) -> list[Field]:
@@ -91,7 +96,7 @@ def _limits(field: Field) -> Meta:
     )
 
 
-def _quote_counter(contract: Contract) -> Callable[[Row], int]:
+def quote_counter(contract: Contract) -> Callable[[Row], int]:
     """How many quotes the raw JSON of a row has when no key stands twice."""
     quoted = {FieldType.STRING, FieldType.DATE}
     plain = sum(4 if field.type in quoted else 2 for field in contract.fields)
@@ -113,34 +118,41 @@ def _quote_counter(contract: Contract) -> Callable[[Row], int]:
     return count
 
 
-def _horizon_check(contract: Contract) -> Callable[[Row], None]:
+def horizon_check(contract: Contract) -> Callable[[Row], None]:
+    """What raises Rejected for a row whose date the version does not answer for."""
     horizon = contract.horizon
     if horizon is None:
         return lambda row: None
     name, first, last = horizon.field, horizon.first, horizon.last
     reject_after = horizon.beyond is Beyond.REJECT
+    days = f"this version answers for {first} to {last}"
 
     def check(row: Row) -> None:
         day = getattr(row, name)
         if isinstance(day, date) and (day < first or (reject_after and day > last)):
             raise Rejected(
                 Reason.OUTSIDE_HORIZON,
-                f"{name} is {day}; this version answers for {first} to {last}",
+                f"{name} is {day}; {days}",
             )
 
     return check
 
 
-def _name_the_limit(contract: Contract, rejected: Rejected) -> Rejected:
-    """Tell a number beyond its type apart from one beyond the contract's own limit."""
-    if rejected.reason is not Reason.OUT_OF_RANGE or "`$." not in rejected.detail:
-        return rejected
-    name = rejected.detail.rsplit("`$.", 1)[1].rstrip("`")
-    field = contract.field(name)
-    bound = field.maximum if "<=" in rejected.detail else field.minimum
-    if bound is not None:
-        return rejected
-    return Rejected(
-        Reason.NUMBER_TOO_LARGE,
-        f"{name} is beyond what {field.type} in a tensor of {field.binding.dtype} can hold",
-    )
+def limit_names(contract: Contract) -> Callable[[Rejected], Rejected]:
+    """What tells a number beyond its type apart from one beyond the contract's own limit."""
+    beyond = {
+        (field.name, sign): f"{field.name} is beyond what {field.type} in a tensor of "
+        f"{field.binding.dtype} can hold"
+        for field in contract.fields
+        for sign, bound in (("<=", field.maximum), (">=", field.minimum))
+        if bound is None
+    }
+
+    def name_the_limit(rejected: Rejected) -> Rejected:
+        if rejected.reason is not Reason.OUT_OF_RANGE:
+            return rejected
+        said, _, name = rejected.detail.rpartition("`$.")
+        why = beyond.get((name.rstrip("`"), "<=" if "<=" in said else ">="))
+        return rejected if why is None else Rejected(Reason.NUMBER_TOO_LARGE, why)
+
+    return name_the_limit

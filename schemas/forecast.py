@@ -5,6 +5,7 @@ It echoes the request's inputs byte for byte and says which version gave it, why
 answer's identity.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 
@@ -29,7 +30,7 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     timestamp: int
 
 
-class Forecast(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Forecast(msgspec.Struct, frozen=True, gc=False):
     """One answer on the results topic.
 
     ``outputs`` maps the contract's output names to numbers; a float32 is written with the digits of
@@ -51,13 +52,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     instance: str
 
 
-_encoder = msgspec.json.Encoder()
+encode_forecast: Callable[[Forecast], bytes] = msgspec.json.Encoder().encode
+"""The forecast as the bytes of a record's value."""
+
 _decoder = msgspec.json.Decoder(Forecast)
-
-
-def encode_forecast(forecast: Forecast) -> bytes:
-    """The forecast as the bytes of a record's value."""
-    return _encoder.encode(forecast)
 
 
 def decode_forecast(value: bytes) -> Forecast:

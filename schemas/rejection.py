@@ -6,6 +6,7 @@ the topic takes) the value is a small JSON envelope instead, and a header says s
 """
 
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -38,6 +39,8 @@ class Reason(StrEnum):
     """The model gave NaN or infinity."""
     MODEL_FAILED = "model-failed"
     """The model raised an error on this row."""
+    MODEL_CRASH = "model-crash"
+    """The runtime crashed or hung on this row."""
     ANSWER_TOO_LARGE = "answer-too-large"
 
 
@@ -45,12 +48,16 @@ class Rejected(Exception):
     """Raised where a request turns out to be unanswerable; becomes one rejection record."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        # Both are in ``args`` already, and the sentence is put together only where somebody reads it: a
+        # flood of bad requests raises one of these for each.
         self.reason = reason
         self.detail = detail
 
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
-class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A rejection as a reader sees it, whether from the headers or from the envelope.
 
     ``version`` and ``variant`` are 0 and empty where the request was rejected before it was routed.
@@ -73,25 +80,58 @@ MAX_DETAIL_LENGTH = 500
 ENVELOPE_HEADER = f"{HEADER_PREFIX}envelope"
 """Present where the value is the JSON envelope and not the request's own bytes."""
 
-Headers = list[tuple[str, bytes]]
+REPLAY_HEADER = f"{HEADER_PREFIX}replay-of"
+"""On a request that was rejected and sent again: where it lay then, ``topic/partition/offset``."""
+
+Header = tuple[str, bytes]
+Headers = list[Header]
 
 
 def rejection_headers(rejection: Rejection) -> Headers:
     """The rejection as Kafka headers, one a field, text in UTF-8."""
     source = rejection.source
-    fields = (
-        ("reason", rejection.reason),
-        ("detail", rejection.detail[:MAX_DETAIL_LENGTH]),
-        ("model", rejection.model),
-        ("version", str(rejection.version)),
-        ("variant", rejection.variant),
-        ("digest", rejection.digest),
-        ("revision", str(rejection.revision)),
-        ("source", f"{source.topic}/{source.partition}/{source.offset}"),
-        ("timestamp", str(source.timestamp)),
-        ("instance", rejection.instance),
+    model, version, variant, digest, revision, instance = _headers_of_many(
+        rejection.model,
+        rejection.version,
+        rejection.variant,
+        rejection.digest,
+        rejection.revision,
+        rejection.instance,
     )
-    return [(HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in fields]
+    return [
+        ("modelwire-reason", rejection.reason.encode(errors="replace")),
+        ("modelwire-detail", rejection.detail[:MAX_DETAIL_LENGTH].encode(errors="replace")),
+        model,
+        version,
+        variant,
+        digest,
+        revision,
+        (
+            "modelwire-source",
+            b"%s/%d/%d" % (source.topic.encode(), source.partition, source.offset),
+        ),
+        ("modelwire-timestamp", b"%d" % source.timestamp),
+        instance,
+    ]
+
+
+@lru_cache(maxsize=64)
+def _headers_of_many(
+    model: str, version: int, variant: str, digest: str, revision: int, instance: str
+) -> tuple[Header, ...]:
+    """The headers that are the same for all rejections of a version under a snapshot.
+
+    Made once: in a flood of bad requests, making the headers was a quarter of what each cost.
+    """
+    fields = (
+        ("model", model),
+        ("version", str(version)),
+        ("variant", variant),
+        ("digest", digest),
+        ("revision", str(revision)),
+        ("instance", instance),
+    )
+    return tuple((HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in fields)
 
 
 def read_rejection(headers: Headers) -> Rejection:

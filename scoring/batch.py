@@ -8,6 +8,8 @@ For every request, in this order:
 4. the rows of a version are gathered, padded and run as one batch (``scoring.arrays``);
 5. every output must be finite, and the encoded answer must fit its topic.
 
+A request that is good at first sight (``schemas.first_look``) takes the short way through 1 and 3.
+
 Whatever goes wrong with one request rejects that request and no other, and does not change a bit of
 the others' answers. Where a model fails on a batch, the batch is halved until the rows at fault stand
 alone.
@@ -20,13 +22,14 @@ Nothing here reads a clock or a record from anywhere: the caller hands in both, 
 and owns the transaction around them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
 
 from deployment.routing import BUCKETS, bucket, route
 from schemas.codec import Row
+from schemas.first_look import glance_at_envelope
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import MAX_DETAIL_LENGTH, Reason, Rejected, Rejection
 from schemas.request import Request, decode_request
@@ -71,9 +74,7 @@ class _Group(msgspec.Struct):
 
     variant: Variant
     version: LoadedVersion
-    places: list[int]
-    requests: list[Request]
-    rows: list[Row]
+    taken: list[tuple[int, Request, Row]]
 
     def take(self, place: int, incoming: Incoming, request: Request) -> None:
         """Step 3 for one request. Raises Rejected where the version's contract does not take it."""
@@ -81,10 +82,7 @@ class _Group(msgspec.Struct):
         size, limit = len(incoming.value or b""), self.version.contract.max_request_bytes
         if size > limit:
             raise Rejected(Reason.TOO_LARGE, f"the value has {size} bytes; the limit is {limit}")
-        row = self.version.decode(bytes(request.inputs))
-        self.places.append(place)
-        self.requests.append(request)
-        self.rows.append(row)
+        self.taken.append((place, request, self.version.decode(bytes(request.inputs))))
 
 
 class _Scene(msgspec.Struct, frozen=True):
@@ -94,6 +92,7 @@ class _Scene(msgspec.Struct, frozen=True):
     scored_at: datetime
     instance: str
     max_answer_bytes: int
+    crashing: Collection[tuple[int, int]] = ()
 
 
 def answer(
@@ -103,17 +102,19 @@ def answer(
     scored_at: datetime,
     instance: str,
     max_answer_bytes: int,
+    crashing: Collection[tuple[int, int]] = (),
 ) -> list[Answer]:
     """One answer for each request of ``batch``, in its order.
 
     ``scored_at`` must know its zone. A forecast of more than ``max_answer_bytes`` becomes a rejection.
-    Never raises for what a request holds or for what the model does with it.
+    ``crashing`` are requests, by partition and offset, that are known to bring the runtime down: they
+    are rejected instead of run. Never raises for what a request holds or for what the model does with it.
     """
-    scene = _scene(snapshot, scored_at, instance, max_answer_bytes)
+    scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes, crashing)
     answers: dict[int, Answer] = {}
     for group in _admit(scene, batch, answers):
         _answer_group(scene, batch, group, answers)
-    return [answers[place] for place in range(len(batch))]
+    return [*map(answers.__getitem__, range(len(batch)))]
 
 
 def shadow_answers(
@@ -129,9 +130,9 @@ def shadow_answers(
 
     The rest as in ``answer``.
     """
-    scene = _scene(snapshot, scored_at, instance, max_answer_bytes)
+    scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes)
     answers: dict[int, Answer] = {}
-    group = _Group(Variant.SHADOW, shadow.version, [], [], [])
+    group = _Group(Variant.SHADOW, shadow.version, [])
     versions = [shadow.version, *(each.version for each in _groups(snapshot))]
     limit = max(version.contract.max_request_bytes for version in versions)
     for place, incoming in enumerate(batch):
@@ -158,18 +159,18 @@ def _is_shadowed(snapshot: Snapshot, shadow: Shadow, key: bytes | None, request_
     return route(snapshot.routing, key, request_id) is not Variant.CANDIDATE
 
 
-def _scene(snapshot: Snapshot, scored_at: datetime, instance: str, max_answer_bytes: int) -> _Scene:
+def _with_zone(scored_at: datetime) -> datetime:
     if scored_at.tzinfo is None:
         raise ValueError("scored_at has no time zone")
-    return _Scene(snapshot, scored_at, instance, max_answer_bytes)
+    return scored_at
 
 
 def _groups(snapshot: Snapshot) -> tuple[_Group, ...]:
     """An empty group for each version that answers, the champion's first."""
-    champion = _Group(Variant.CHAMPION, snapshot.champion, [], [], [])
+    champion = _Group(Variant.CHAMPION, snapshot.champion, [])
     if snapshot.candidate is None or snapshot.routing.weight == 0:
         return (champion,)
-    return (champion, _Group(Variant.CANDIDATE, snapshot.candidate, [], [], []))
+    return (champion, _Group(Variant.CANDIDATE, snapshot.candidate, []))
 
 
 def _admit(
@@ -177,52 +178,83 @@ def _admit(
 ) -> tuple[_Group, ...]:
     """Steps 1 to 3: the decodable requests by version. The rejections of the rest go to ``answers``."""
     groups = _groups(scene.snapshot)
-    champion, candidate = groups[0], groups[-1]
+    champion, is_alone = groups[0], len(groups) == 1
     limit = max(group.version.contract.max_request_bytes for group in groups)
+    # Requests up to this size get a first look; none does while some are known to crash the runtime.
+    sighted = 0 if scene.crashing else limit
     for place, incoming in enumerate(batch):
-        group = None
-        try:
-            request = decode_request(incoming.value, limit)
-            group = champion
-            if candidate is not champion:
-                variant = route(scene.snapshot.routing, incoming.key, request.request_id)
-                group = candidate if variant is Variant.CANDIDATE else champion
-            group.take(place, incoming, request)
-        except Rejected as rejected:
-            answers[place] = _reject(scene, incoming, group, rejected)
+        value = incoming.value
+        if value and len(value) <= sighted and (request := glance_at_envelope(value)) is not None:
+            group = champion if is_alone else _routed(scene, groups, incoming, request)
+            row = group.version.first_look(value, request)
+            if row is not None:
+                group.taken.append((place, request, row))
+                continue
+        rejection = _look_closer(scene, groups, limit, place, incoming)
+        if rejection is not None:
+            answers[place] = rejection
     return groups
+
+
+def _look_closer(
+    scene: _Scene, groups: tuple[_Group, ...], limit: int, place: int, incoming: Incoming
+) -> RejectionAnswer | None:
+    """Steps 1 to 3 for a request that is not good at first sight; its rejection, if it comes to one."""
+    group = None
+    try:
+        request = decode_request(incoming.value, limit)
+        group = _routed(scene, groups, incoming, request)
+        if (incoming.partition, incoming.offset) in scene.crashing:
+            raise Rejected(Reason.MODEL_CRASH, "the model brought its process down on this row")
+        group.take(place, incoming, request)
+    except Rejected as rejected:
+        return _reject(scene, incoming, group, rejected)
+    return None
+
+
+def _routed(
+    scene: _Scene, groups: tuple[_Group, ...], incoming: Incoming, request: Request
+) -> _Group:
+    """Step 2."""
+    if len(groups) == 1:
+        return groups[0]
+    variant = route(scene.snapshot.routing, incoming.key, request.request_id)
+    return groups[1 if variant is Variant.CANDIDATE else 0]
 
 
 def _answer_group(
     scene: _Scene, batch: Sequence[Incoming], group: _Group, answers: dict[int, Answer]
 ) -> None:
     """Steps 4 and 5 for the rows of one version."""
-    if not group.rows:
+    if not group.taken:
         return
-    version, snapshot = group.version, scene.snapshot
-    outcomes = _run(version, group.rows)
-    for place, request, outcome in zip(group.places, group.requests, outcomes, strict=True):
+    version, variant, limit = group.version, group.variant, scene.max_answer_bytes
+    model, number, digest = scene.snapshot.model_name, version.version, version.digest
+    revision, scored_at, instance = scene.snapshot.revision, scene.scored_at, scene.instance
+    outcomes = _run(version, [row for _, _, row in group.taken])
+    for (place, request, _), outcome in zip(group.taken, outcomes, strict=True):
         incoming = batch[place]
         if isinstance(outcome, Rejected):
             answers[place] = _reject(scene, incoming, group, outcome)
             continue
+        # By position: eleven names a call cost as much as the encoding of half of the fields.
         value = encode_forecast(
             Forecast(
-                request_id=request.request_id,
-                inputs=request.inputs,
-                outputs=outcome,
-                model=snapshot.model_name,
-                version=version.version,
-                digest=version.digest,
-                variant=group.variant,
-                revision=snapshot.revision,
-                source=_source(incoming),
-                scored_at=scene.scored_at,
-                instance=scene.instance,
+                request.request_id,
+                request.inputs,
+                outcome,
+                model,
+                number,
+                digest,
+                variant,
+                revision,
+                Source(incoming.topic, incoming.partition, incoming.offset, incoming.timestamp_ms),
+                scored_at,
+                instance,
             )
         )
-        if len(value) <= scene.max_answer_bytes:
-            answers[place] = ForecastAnswer(incoming, value, group.variant)
+        if len(value) <= limit:
+            answers[place] = ForecastAnswer(incoming, value, variant)
         else:
             answers[place] = _reject(scene, incoming, group, _oversized(value, scene))
 

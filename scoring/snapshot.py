@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from deployment.routing import Routing
 from schemas.codec import DecodeInputs, compile_inputs
 from schemas.contract import Contract
+from schemas.first_look import FirstLook, compile_first_look
 from scoring.arrays import Gather, ReadOutputs, compile_gather, compile_outputs, output_tensors
 from scoring.model import Model
 
@@ -23,6 +24,7 @@ class LoadedVersion:
     contract: Contract
     model: Model
     decode: DecodeInputs
+    first_look: FirstLook
     gather: Gather
     output_tensors: tuple[str, ...]
     read_outputs: ReadOutputs
@@ -36,6 +38,7 @@ def load(version: int, digest: str, contract: Contract, model: Model) -> LoadedV
         contract=contract,
         model=model,
         decode=compile_inputs(contract),
+        first_look=compile_first_look(contract),
         gather=compile_gather(contract),
         output_tensors=output_tensors(contract),
         read_outputs=compile_outputs(contract),
