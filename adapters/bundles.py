@@ -40,6 +40,10 @@ class BundleDamaged(ModelwireError):
     """What is stored is not what the digest or the manifest says; trying again does not help."""
 
 
+class NoManifest(ModelwireError):
+    """The bytes hash to the digest and are no manifest: a bundle made again has another digest."""
+
+
 class Bundles(Protocol):
     """Where bundles are read from, each byte checked. Raises as the two functions of these names do."""
 
@@ -88,8 +92,13 @@ def read_manifest(store: ObjectStore, digest: str) -> Manifest:
     """The manifest whose bytes hash to ``digest``.
 
     Raises NotFound where there is no such bundle, BundleDamaged where its bytes are others, and
-    ModelwireError where they are no manifest.
+    NoManifest where they are no manifest.
     """
+    return manifest_in(store, digest, read_manifest_bytes(store, digest))
+
+
+def read_manifest_bytes(store: ObjectStore, digest: str) -> bytes:
+    """The bytes of a manifest, once they hash to ``digest``; raises as ``read_manifest``."""
     key = _key(digest, MANIFEST_NAME)
     try:
         raw = store.get(key, limit=MAX_MANIFEST_BYTES)
@@ -105,10 +114,15 @@ def read_manifest(store: ObjectStore, digest: str) -> Manifest:
     found = digest_of(raw)
     if found != digest:
         raise _damaged(store, digest, MANIFEST_NAME, f"expected {digest}, found {found}")
+    return raw
+
+
+def manifest_in(store: ObjectStore, digest: str, raw: bytes) -> Manifest:
+    """The manifest in these bytes of the bundle. Raises NoManifest where they are none."""
     try:
         return decode_manifest(raw)
     except ModelwireError as error:
-        raise ModelwireError(
+        raise NoManifest(
             f"bundle {digest} in {store.url}: {error.message}", hint=error.hint
         ) from error
 

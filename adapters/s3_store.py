@@ -4,19 +4,25 @@ A put carries ``If-None-Match: *``, so the server decides who was first, and the
 so a body damaged on the way is refused. Protocol:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 
-Each call makes at most three attempts of 3 s to connect and 10 s without a byte. What is left after
-that becomes StoreUnavailable when a later call may succeed (network, 5xx, throttling) and another
-ModelwireError when it will not (bucket, credentials, permissions).
+What fails becomes StoreUnavailable when a later try may succeed (network, 5xx, throttling, a body that
+breaks off) and another ModelwireError when it will not (bucket, credentials, permissions). Each call
+makes up to three tries, with pauses drawn at random so that those who failed together do not return
+together. boto3 makes none of its own: its tries do not cover a body, and they would multiply these. A
+try to read that took long is the last, so that a server that hangs costs a reader one timeout: it has a
+limit of its own and better uses for the rest of it. A writer has nothing better to do than to try again.
 """
 
+import io
+import math
 import random
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -34,11 +40,36 @@ from adapters.object_store import (
 from schemas.errors import ModelwireError, NotFound, UsageProblem
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2RequestTypeDef
+
+Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 3
-_READ_SECONDS = 10
+_READ_SECONDS = 4
+"""Longest wait for the next byte. A server's first byte takes it milliseconds."""
+
+_WRITE_SECONDS = 15
+"""The same after an object was sent, which the server may have to check and to store first."""
+
 _ATTEMPTS = 3
+_PATIENCE_SECONDS = 2.5
+"""No further try to read is made after this: less than either timeout, more than three quick failures
+take."""
+
+_FIRST_PAUSE_SECONDS = 0.1
+
+_LEAST_RATE = 128 * 1024
+_GRACE_SECONDS = 2
+"""Bytes a second of a body, after these first seconds. A server that is slower is as good as
+away: nobody could say how long it takes."""
+
+_FIRST_CHUNK_BYTES = 64
+_LARGEST_CHUNK_BYTES = 64 * 1024
+"""A body is read in chunks, each twice the one before: the rate is looked at after each, so however
+slowly bytes drip, a chunk takes little longer than all before it."""
+
 _CONFLICT_ATTEMPTS = 6
 """Attempts at a put while the server says 409: two puts met, and neither has been decided."""
 
@@ -70,7 +101,12 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client = _client(settings)
+        self._settings = settings
+        self._client = _client(settings, _READ_SECONDS)
+
+    @cached_property
+    def _writer(self) -> "S3Client":
+        return _client(self._settings, _WRITE_SECONDS)
 
     @property
     def url(self) -> str:
@@ -79,24 +115,29 @@ class S3Store:
     def put_if_absent(self, key: str, content: bytes) -> bool:
         name = self._name(key)
         checksum = b64encode(sha256(content).digest()).decode()
-        with self._translated(f"cannot write {key}"):
-            for attempt in range(_CONFLICT_ATTEMPTS):
-                try:
-                    self._client.put_object(
-                        Bucket=self._bucket,
-                        Key=name,
-                        Body=content,
-                        IfNoneMatch="*",
-                        ChecksumSHA256=checksum,
-                    )
-                except boto_errors.ClientError as error:
-                    if _code(error) in _TAKEN:
-                        return False
-                    if _code(error) not in _UNDECIDED:
-                        raise
-                    time.sleep(random.uniform(0.5, 1) * 0.02 * 2**attempt)
-                else:
-                    return True
+
+        def put() -> bool | None:
+            try:
+                self._writer.put_object(
+                    Bucket=self._bucket,
+                    Key=name,
+                    Body=content,
+                    IfNoneMatch="*",
+                    ChecksumSHA256=checksum,
+                )
+            except boto_errors.ClientError as error:
+                if _code(error) in _TAKEN:
+                    return False
+                if _code(error) in _UNDECIDED:
+                    return None
+                raise
+            return True
+
+        for attempt in range(_CONFLICT_ATTEMPTS):
+            was_first = self._tried(f"cannot write {key}", put, patience=math.inf)
+            if was_first is not None:
+                return was_first
+            time.sleep(random.uniform(0.5, 1) * 0.02 * 2**attempt)
         raise StoreUnavailable(
             f"cannot write {key} in {self.url}: other writes of this key met it"
             f" {_CONFLICT_ATTEMPTS} times",
@@ -104,40 +145,95 @@ class S3Store:
         )
 
     def get(self, key: str, *, limit: int) -> bytes:
-        with self._translated(f"cannot read {key}", key=key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key))
+        name = self._name(key)
+
+        def get() -> bytes:
+            answer = self._client.get_object(Bucket=self._bucket, Key=name)
             with closing(answer["Body"]) as body:
                 if "ContentLength" not in answer:
                     raise ModelwireError(f"{self.url} does not say how large {key} is")
                 if (size := answer["ContentLength"]) > limit:
                     raise TooLarge(f"{key} in {self.url}", size=size, limit=limit)
-                return body.read()
+                return self._received(key, body)
+
+        return self._tried(f"cannot read {key}", get, key=key)
 
     def list(self, folder: str = "") -> Iterator[str]:
         prefix = folder_of(folder)
-        pages = self._client.get_paginator("list_objects_v2")
-        with self._translated(f"cannot list {prefix or 'the store'}"):
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for entry in page.get("Contents", ()):
-                    key = entry["Key"].removeprefix(self._prefix)
-                    if not problem_of_key(key):
-                        yield key
+        page: ListObjectsV2RequestTypeDef = {
+            "Bucket": self._bucket,
+            "Prefix": self._prefix + prefix,
+        }
+        while True:
+            listed = self._tried(
+                f"cannot list {prefix or 'the store'}",
+                lambda: self._client.list_objects_v2(**page),
+            )
+            for entry in listed.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._prefix)
+                if not problem_of_key(key):
+                    yield key
+            if not listed["IsTruncated"]:
+                return
+            page["ContinuationToken"] = listed["NextContinuationToken"]
 
     def exists(self, key: str) -> bool:
-        with self._translated(f"cannot look for {key}"):
+        name = self._name(key)
+
+        def look() -> bool:
             try:
-                self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+                self._client.head_object(Bucket=self._bucket, Key=name)
             except boto_errors.ClientError as error:
                 if _code(error) not in _MISSING:
                     raise
                 # The answer to HEAD has no body to say whether the key or the bucket is missing.
                 self._client.head_bucket(Bucket=self._bucket)
                 return False
-        return True
+            return True
+
+        return self._tried(f"cannot look for {key}", look)
 
     def _name(self, key: str) -> str:
         check_key(key)
         return self._prefix + key
+
+    def _received(self, key: str, body: "StreamingBody") -> bytes:
+        """All of a body, unless it comes too slowly."""
+        began = time.monotonic()
+        content = io.BytesIO()  # which gives its bytes away without a copy
+        size = _FIRST_CHUNK_BYTES
+        while chunk := body.read(size):
+            content.write(chunk)
+            size = min(size * 2, _LARGEST_CHUNK_BYTES)
+            seconds = time.monotonic() - began
+            if seconds > _GRACE_SECONDS + content.tell() / _LEAST_RATE:
+                raise StoreUnavailable(
+                    f"cannot read {key} in {self.url}: after {seconds:.0f} s the S3 server"
+                    f" {self._client.meta.endpoint_url} has sent {content.tell():,} bytes",
+                    hint="check the server and the network",
+                )
+        return content.getvalue()
+
+    def _tried(
+        self,
+        action: str,
+        call: Callable[[], Result],
+        *,
+        key: str = "",
+        patience: float = _PATIENCE_SECONDS,
+    ) -> Result:
+        """What the call gives at one of its tries; ``key`` as in ``_translated``."""
+        began = time.monotonic()
+        attempt = 1
+        while True:
+            try:
+                with self._translated(action, key=key):
+                    return call()
+            except StoreUnavailable:
+                if attempt == _ATTEMPTS or time.monotonic() - began > patience:
+                    raise
+            time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+            attempt += 1
 
     @contextmanager
     def _translated(self, action: str, *, key: str = "") -> Iterator[None]:
@@ -198,7 +294,7 @@ class S3Store:
 _CREDENTIALS_HINT = "check the S3 credentials: MODELWIRE_S3__… settings, AWS_* or the task's role"
 
 
-def _client(settings: S3Settings) -> "S3Client":
+def _client(settings: S3Settings, read_seconds: float) -> "S3Client":
     if (settings.access_key is None) != (settings.secret_key is None):
         raise UsageProblem(
             "the S3 settings hold only one of access key and secret key",
@@ -210,8 +306,8 @@ def _client(settings: S3Settings) -> "S3Client":
         signature_version="s3v4",
         s3={"addressing_style": "path" if endpoint else "auto"},
         connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        read_timeout=read_seconds,
+        retries={"mode": "standard", "total_max_attempts": 1},
         # None leaves the proxy to HTTPS_PROXY; a proxy cannot reach this machine's own loopback.
         proxies={} if endpoint and _is_loopback(endpoint) else None,
     )

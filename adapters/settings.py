@@ -236,6 +236,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _CommonVariables(settings_cls), _File(settings_cls)
 
     @property
+    def cache_folder(self) -> Path:
+        """Where what may be lost is kept, for the instances of this machine."""
+        return self.consumer.cache_dir or self.state_dir / "cache"
+
+    @property
     def s3_settings(self) -> S3Settings:
         """The S3 section as the object store takes it."""
         s3 = self.s3

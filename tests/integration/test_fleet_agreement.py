@@ -170,7 +170,7 @@ def test_live_consumers_abort_a_rollout_that_nobody_can_serve_any_more(harness: 
         bundle = harness.folder / "store" / "bundles" / candidate.removeprefix("sha256:")
         shutil.rmtree(bundle)
         for slot in range(2):
-            harness.start(slot, CONSUMER__GUARD_WAIT_MS="1500")
+            harness.start(slot, CONSUMER__GUARD_WAIT_MS="1500", CONSUMER__CACHE_MEGABYTES="0")
         aborted = wait_for("an abort", lambda: _events(harness)[half:])[0]
         harness.wait_until_ready(2)
         harness.wait_for_revision(half + 1, 2)

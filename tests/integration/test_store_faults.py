@@ -1,0 +1,232 @@
+"""The S3 server away, slow, throttled, hanging, cutting and flipping, seen by the store and by consumers.
+
+The short forms are in the default run. The long ones, a minute of each fault, are marked ``chaos``.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.bundle_cache import BundleCache
+from adapters.bundles import StoredBundles, read_manifest
+from adapters.object_store import ObjectStore, S3Settings, StoreUnavailable, open_store
+from schemas.manifest import MODEL_NAME
+from tests.bundles import make_bundle, store_bundle
+from tests.fleet import Harness, environment_of, wait_for
+from tests.s3_faults import (
+    THROTTLED,
+    Down,
+    Fail,
+    Fault,
+    Flip,
+    Hang,
+    S3Faults,
+    Slow,
+    Truncate,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import RunningStack
+
+pytestmark = pytest.mark.stack
+
+RATE = 300
+RETURN_SECONDS = 10.0
+"""A candidate is prepared this long after the store's return at the latest, by itself."""
+
+QUICK: dict[str, Fault] = {
+    "down": Down(),
+    "500": Fail(),
+    "throttled": THROTTLED,
+    "truncated": Truncate(100),
+    "flipped": Flip(),
+}
+
+
+@pytest.fixture
+def faults(stack: "RunningStack") -> Iterator[S3Faults]:
+    """The proxy before the S3 server."""
+    proxy = S3Faults(stack.s3.endpoint)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def store(stack: "RunningStack", faults: S3Faults, model: str) -> ObjectStore:
+    """An empty store behind the proxy."""
+    s3 = stack.s3
+    settings = S3Settings(faults.endpoint, s3.region, s3.access_key, s3.secret_key)
+    return open_store(f"s3://{stack.bucket}/faults-{model}", settings)
+
+
+@pytest.fixture
+def harness(
+    stack: "RunningStack", model: str, tmp_path: Path, faults: S3Faults
+) -> Iterator[Harness]:
+    """A model whose bundles are on the S3 server, which only consumers reach through the proxy."""
+    settings = stack.settings(f"faults-{model}")
+    environment = environment_of(settings) | {"MODELWIRE_S3__ENDPOINT": faults.endpoint}
+    running = Harness(settings, environment, model, tmp_path)
+    yield running
+    running.close()
+
+
+def test_the_proxy_changes_nothing_while_all_is_well(store: ObjectStore, faults: S3Faults) -> None:
+    """Puts, reads, looks, listings and refusals pass, signed as they were."""
+    assert store.put_if_absent("a/b", b"content") is True
+    assert store.put_if_absent("a/b", b"other") is False
+    assert store.get("a/b", limit=100) == b"content"
+    assert (store.exists("a/b"), store.exists("a/c")) == (True, False)
+    assert list(store.list()) == ["a/b"]
+    assert {asked.method for asked in faults.asked} == {"PUT", "GET", "HEAD"}
+
+
+@pytest.mark.parametrize("fault", QUICK)
+def test_a_fault_may_pass_and_is_never_believed(
+    store: ObjectStore, faults: S3Faults, tmp_path: Path, fault: str
+) -> None:
+    """Tried three times, then unavailable; nothing of it is kept, and what follows is right."""
+    manifest, files = make_bundle("m", 1.0)
+    digest = store_bundle(store, "m", 1.0)
+    cache = BundleCache(store, tmp_path / "cache", 2**20)
+    faults.asked.clear()
+    faults.fault = QUICK[fault]
+    with pytest.raises(StoreUnavailable):
+        cache.read_manifest(digest)
+    with pytest.raises(StoreUnavailable):
+        cache.read_file(digest, manifest, MODEL_NAME)
+    assert len(faults.asked) == (0 if fault == "down" else 3 * 2)
+    assert list((tmp_path / "cache").iterdir()) == []
+    faults.fault = None
+    assert cache.read_manifest(digest) == manifest
+    assert cache.read_file(digest, manifest, MODEL_NAME) == files[MODEL_NAME]
+
+
+def test_a_server_that_fails_now_and_then_is_not_noticed(
+    store: ObjectStore, faults: S3Faults
+) -> None:
+    """Where a fifth of the requests is throttled, a read is tried again and gives what is stored."""
+    digest = store_bundle(store, "m", 1.0)
+    faults.asked.clear()
+    faults.fault = Fail(503, "SlowDown", share=0.2)
+    for _ in range(20):
+        read_manifest(store, digest)
+    assert len(faults.asked) > 20
+
+
+def test_those_who_fail_together_do_not_return_together(
+    store: ObjectStore, faults: S3Faults
+) -> None:
+    """The pauses between tries are drawn at random: calls that began at once end apart."""
+    faults.fault = THROTTLED
+    start = threading.Barrier(12)
+
+    def seconds(_number: int) -> float:
+        start.wait(timeout=30)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.get("key", limit=100)
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(12) as threads:
+        took = list(threads.map(seconds, range(12)))
+    assert max(took) - min(took) > 0.05
+
+
+def test_a_slow_server_is_waited_for(store: ObjectStore, faults: S3Faults) -> None:
+    """Answers that begin late and come slowly are read to their end."""
+    digest = store_bundle(store, "m", 1.0, table_bytes=200_000)
+    bundles = StoredBundles(store)
+    faults.fault = Slow(rate=400_000, delay=0.2)
+    manifest = bundles.read_manifest(digest)
+    assert len(bundles.read_file(digest, manifest, MODEL_NAME)) == manifest.files[MODEL_NAME].size
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_asked_once_a_call(store: ObjectStore, faults: S3Faults) -> None:
+    """No answer costs a call one timeout and no second try: the rest of the time is the caller's."""
+    store.put_if_absent("key", b"content")
+    faults.asked.clear()
+    faults.fault = Hang()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        store.get("key", limit=100)
+    assert len(faults.asked) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [10, 1_000, 50_000])
+def test_a_body_that_drips_is_given_up(store: ObjectStore, faults: S3Faults, rate: int) -> None:
+    """A server that sends a body without end at a trickle is as good as one that hangs."""
+    store.put_if_absent("key", bytes(5_000_000))
+    faults.fault = Slow(rate=rate)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="has sent"):
+        store.get("key", limit=5_000_000)
+    print(f"\n{rate} bytes/s: given up after {time.monotonic() - began:.1f} s")
+
+
+def _release_during(harness: Harness, faults: S3Faults, fault: Fault, seconds: float) -> float:
+    """Release a second version while the store is at fault for that long, under a steady stream.
+
+    Returns the seconds from the store's return to the version's being prepared.
+    """
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    instance = harness.start()
+    harness.wait_until_ready()
+    with harness.stream(RATE) as stream:
+        faults.fault = fault
+        began, asked = time.monotonic(), len(faults.asked)
+        revision = harness.release(store_bundle(harness.store, harness.model, 2.0))
+        wait_for("the fault's end", lambda: time.monotonic() - began > seconds, seconds + 5)
+        tries = len(faults.asked) - asked
+        assert len(instance.lines("model.prepared")) == 1
+        mark = stream.sent
+        faults.fault = None
+        healed = time.monotonic()
+        try:
+            wait_for("a second version", lambda: len(instance.lines("model.prepared")) == 2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{instance.text[-4_000:]}") from None
+        back = time.monotonic() - healed
+        harness.wait_for_revision(revision)
+        wait_for("more requests", lambda: stream.sent > mark + RATE)
+    report = harness.verify()
+    assert report.clean, report.findings
+    assert set(report.versions) == {1, 2}
+    champion = [f for f in harness.forecasts(stream.sent) if f.version == 1]
+    assert len(champion) >= 0.9 * RATE * seconds, "the champion served all along"
+    print(f"\n{fault} for {seconds:g} s: {tries} requests meanwhile, prepared {back:.2f} s after")
+    return back
+
+
+def test_a_candidate_is_prepared_by_itself_once_the_store_is_back(
+    harness: Harness, faults: S3Faults
+) -> None:
+    """With S3 away for 3 s during a release the champion serves, and the candidate follows."""
+    assert _release_during(harness, faults, Down(), 3.0) <= RETURN_SECONDS
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Down(),
+        Hang(),
+        Slow(rate=100),
+        Fail(),
+        THROTTLED,
+        Truncate(100),
+        Flip(),
+    ],
+    ids=["down", "hang", "slow", "500", "throttled", "truncated", "flipped"],
+)
+def test_a_minute_of_any_fault_ends_by_itself(
+    harness: Harness, faults: S3Faults, fault: Fault
+) -> None:
+    """With S3 at fault for 60 s during a release the champion serves, and the candidate follows."""
+    assert _release_during(harness, faults, fault, 60.0) <= RETURN_SECONDS
