@@ -27,7 +27,11 @@ from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs do not export them
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 
 from adapters.settings import Settings
 from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
@@ -45,6 +49,10 @@ _NOT_FOR_THE_CONTROL_LOG = ("isolation.level", "transactional.id", "client.rack"
 
 Client = TypeVar("Client")
 Key = TypeVar("Key")
+
+
+class NotPermitted(ModelwireError):
+    """The broker does not let this user in, or not do that; waiting does not change it."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +187,12 @@ def explain(
             hint="check kafka.bootstrap_servers",
         )
     if code in _NOT_LET_IN:
-        return ModelwireError(
+        return NotPermitted(
             f"the Kafka broker did not let this client in to {what}{tried}: {said}",
             hint="check security.protocol, sasl.* and ssl.* in kafka.properties",
         )
     if code in NOT_ALLOWED:
-        return ModelwireError(
+        return NotPermitted(
             f"the Kafka broker does not allow this user to {what}: {said}",
             hint="ask for the permission (ACL) on the topic, group or transactional id",
         )
@@ -323,6 +331,23 @@ def require_topics(
             hint=f"create a model's topics: modelwire topics create {model}",
         )
     return {name: len(description.partitions) for name, description in found.items()}
+
+
+def read_batch_limits(settings: Settings, names: Iterable[str]) -> dict[str, int]:
+    """``max.message.bytes`` of each topic; without those whose settings this user may not see.
+
+    Raises NotFound and ModelwireError as ``require_topics`` does.
+    """
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    with admin(settings) as asked:
+        futures = asked.client.describe_configs(resources, request_timeout=ANSWER_LIMIT_SECONDS)
+        limits = {}
+        for resource, answer in asked.results(futures).items():
+            if not isinstance(answer, KafkaError):
+                limits[resource.name] = int(answer["max.message.bytes"].value)
+            elif answer.code() not in NOT_ALLOWED:
+                raise asked.explain(answer, f"read the settings of the topic {resource.name}")
+    return limits
 
 
 class _ToStructlog(logging.Handler):

@@ -14,6 +14,11 @@ This is the edge that the exactly-once loop stands on; the order of its calls is
    ``unsubscribe``, and does not for a static member on ``close``). ``close`` leaves a static member's
    place in the group until its session times out, so that a restart costs no rebalance.
 5. Nothing here is unbounded: both clients' queues have a limit in bytes.
+6. What does not pass by itself ends the process, with what to do: a permission that is lacking, a
+   session that the broker does not take, a topic that takes smaller records than it took at the start.
+   Records are made as large as the topics took them when this object was made (``record_limit``).
+7. A static member that comes back looks whether partitions were added while it was away, and has the
+   group give them out (``adapters.group_cover``).
 """
 
 import time
@@ -33,11 +38,17 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from adapters.kafka import FENCED, explain, open_client, topic_names
+from adapters.group_cover import uncovered
+from adapters.kafka import FENCED, NOT_ALLOWED, explain, open_client, topic_names
 from adapters.settings import Membership, Settings
-from adapters.stream_config import consumer_config, producer_config
+from adapters.stream_config import (
+    consumer_config,
+    group_of,
+    producer_config,
+    taken_record_limit,
+)
 from adapters.watchdog import Watchdog
-from schemas.errors import ModelwireError
+from schemas.errors import Conflict, ModelwireError
 from schemas.rejection import Headers
 
 CALL_SECONDS = 5.0
@@ -55,12 +66,26 @@ NEW_PARTITION_SECONDS = 10.0
 COMPLAINT_SECONDS = 5.0
 """Between two log lines of a call that goes on failing."""
 
+COVER_SECONDS = 1.0
+"""After an assignment to a static member, until it looks whether the group covers every partition."""
+
+_BROKEN_SEQUENCE = frozenset(
+    {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError.UNKNOWN_PRODUCER_ID}
+)
+"""After these only a new producer can write to the partition."""
+
 log = structlog.get_logger()
 Result = TypeVar("Result")
 
 
 class StreamFailed(ModelwireError):
     """The stream cannot go on in this process; a restart of the slot can."""
+
+
+class PlaceTaken(StreamFailed):
+    """Another process has this instance's place: of the two only one can go on."""
+
+    exit_code = Conflict.exit_code
 
 
 class MustAbort(Exception):
@@ -115,7 +140,11 @@ class Listener(Protocol):
         ...
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """Partitions that will go to somebody else once this returns."""
+        """Partitions that will go to somebody else once this returns.
+
+        None where all stay, and only the open transaction has to end: its time runs out while others'
+        offsets are waited for.
+        """
         ...
 
     def lost(self, partitions: Collection[int]) -> None:
@@ -139,6 +168,10 @@ class RequestStream:
         give_up: Callable[[], bool],
     ) -> None:
         self._topics = topic_names(settings, model)
+        self._settings = settings
+        self._model = model
+        self.record_limit = taken_record_limit(settings, model)
+        """The largest answer in bytes, of what the topics of answers take."""
         self._servers = settings.kafka.bootstrap_servers
         self._instance = instance
         self._is_static = settings.consumer.membership is Membership.STATIC
@@ -147,8 +180,14 @@ class RequestStream:
         self._watchdog = Watchdog(STUCK_SECONDS)
         self._failure: ModelwireError | None = None
         self._assigned: set[int] = set()
+        self._cover_due: float | None = None
+        self._undelivered: tuple[KafkaError, str] | None = None
+        self._in_transaction = False
         self._consumer: Consumer = open_client(Consumer, consumer_config(settings, model, instance))
-        self._producer: Producer = open_client(Producer, producer_config(settings, instance))
+        config = producer_config(settings, instance, self.record_limit)
+        self._producer: Producer = open_client(
+            Producer, config | {"on_delivery": self._note_undelivered}
+        )
 
     def open(self) -> None:
         """Fence older processes of this name, and abort what they left open."""
@@ -156,6 +195,7 @@ class RequestStream:
 
     def join(self) -> None:
         """Become a member of the group; partitions come by the listener."""
+        self._cover_due = time.monotonic() + COVER_SECONDS if self._is_static else None
         self._consumer.subscribe(
             [self._topics.requests],
             on_assign=self._on_assign,
@@ -188,6 +228,8 @@ class RequestStream:
 
     def fetch(self, limit: int, wait_seconds: float, fill_seconds: float) -> list[Fetched]:
         """Up to ``limit`` records: waits for the first one, then a while for the batch to fill."""
+        if self._cover_due is not None and self._assigned and time.monotonic() >= self._cover_due:
+            self._see_to_cover()
         messages = self._consume(1, wait_seconds)
         if messages and limit > 1:
             messages += self._consume(limit - 1, fill_seconds)
@@ -232,10 +274,12 @@ class RequestStream:
 
     def begin(self) -> None:
         """Open a transaction. Raises StreamFailed."""
+        self._undelivered = None
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
             raise self._failed(error.args[0], "begin a transaction") from error
+        self._in_transaction = True
 
     def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
         """Hand over a forecast. Raises TooLargeForTopic, MustAbort, StreamFailed."""
@@ -271,6 +315,7 @@ class RequestStream:
             lambda timeout: self._producer.send_offsets_to_transaction(marked, member, timeout),
         )
         self._repeat("commit the transaction", self._producer.commit_transaction)
+        self._in_transaction = False
 
     def abort(self) -> None:
         """Undo the transaction. Raises StreamFailed."""
@@ -278,6 +323,7 @@ class RequestStream:
             self._repeat("abort the transaction", self._producer.abort_transaction)
         except MustAbort as error:
             raise StreamFailed(f"the transaction cannot be aborted: {error}") from error
+        self._in_transaction = False
 
     # --- the assignment
 
@@ -286,11 +332,19 @@ class RequestStream:
         found: dict[int, Committed] = {}
         try:
             if partitions:
+                # Offsets of one that died in a commit are kept back until the broker has ended its
+                # transaction; measured, ours was ended in the meantime, and this process with it.
+                if self._in_transaction:
+                    self._listener.revoked(())
                 found = self._read_committed(partitions)
                 paused = self._listener.assigned(found)
         except ModelwireError as error:
             self._failure = error  # an exception must not pass through librdkafka's callback
         self._assigned.update(each.partition for each in partitions)
+        if self._cover_due is not None:
+            self._cover_due = (
+                time.monotonic() + COVER_SECONDS
+            )  # what changed just now may change on
         for each in partitions:
             held = found.get(each.partition)
             each.offset = held.offset if held is not None and held.offset else OFFSET_BEGINNING
@@ -331,7 +385,29 @@ class RequestStream:
 
         return self._repeat("read the committed offsets", ask, every_error=True)
 
+    def _see_to_cover(self) -> None:
+        """Leave and join again where partitions are nobody's: only a join has them given out."""
+        self._cover_due = None
+        group = group_of(self._model)
+        try:
+            with self._watchdog.watching("look for partitions that nobody has"):
+                left = uncovered(self._settings, group, self._topics.requests)
+        except ModelwireError as error:
+            log.warning("group.not_described", problem=error.message)
+            return
+        if left:
+            log.warning("group.uncovered", partitions=sorted(left))
+            self.leave(CALL_SECONDS)
+            self.join()
+        elif left is None:
+            self._cover_due = time.monotonic() + COVER_SECONDS
+
     # --- errors
+
+    def _note_undelivered(self, error: KafkaError | None, message: Message) -> None:
+        """Keep the first reason: librdkafka's own error only counts the records that failed."""
+        if error is not None and self._undelivered is None:
+            self._undelivered = error, message.topic() or ""
 
     # Without an error callback the client raises a fatal error from whichever call serves its events.
 
@@ -358,11 +434,11 @@ class RequestStream:
                     return call(CALL_SECONDS)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-            if _is_fatal(error):
+            if _is_fatal(error) or error.code() in NOT_ALLOWED:
                 raise self._failed(error, what)
             if not (every_error or error.retriable()):
                 if error.txn_requires_abort():
-                    raise MustAbort(f"{error.name()}: {error.str()}")
+                    raise self._must_abort(error)
                 raise self._failed(error, what)
             if self._give_up():
                 raise self._failed(error, what)
@@ -395,8 +471,30 @@ class RequestStream:
             self._poll(PAUSE_SECONDS)  # what is behind the bare _FATAL is raised here
         elif error.txn_requires_abort() or error.code() == KafkaError._STATE:
             # _STATE: an earlier record of this transaction failed, so no further one is taken.
-            raise MustAbort(f"{error.name()}: {error.str()}")
+            self._poll(0.0)  # hear which
+            raise self._must_abort(error)
         raise self._failed(error, "produce an answer")
+
+    def _must_abort(self, error: KafkaError) -> Exception:
+        """What an error amounts to after which the transaction can only be aborted.
+
+        Where the answers would fail again in the next transaction it is a ModelwireError: such a process
+        would abort for ever. A batch that was too large also broke the sequence of its partition, after
+        which this producer can write there no more.
+        """
+        if self._undelivered is None:
+            return MustAbort(f"{error.name()}: {error.str()}")
+        cause, topic = self._undelivered
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return StreamFailed(
+                f"{topic} does not take answers of {self.record_limit} bytes any more: its "
+                "max.message.bytes was lowered",
+                hint="start again: the limit is read at the start, and what is larger is rejected as "
+                "answer-too-large",
+            )
+        if cause.code() in NOT_ALLOWED or cause.code() in _BROKEN_SEQUENCE:
+            return self._failed(cause, f"write answers to {topic}")
+        return MustAbort(f"{cause.name()} in {topic}: {cause.str()}")
 
     def _learn_partitions(self) -> None:
         """Topics that are grown: the consumer heard of it, and this producer looks every 5 minutes."""
@@ -408,8 +506,15 @@ class RequestStream:
         error = message.error()
         if error is None:
             return False
-        if _is_fatal(error):
+        if _is_fatal(error) or error.code() in NOT_ALLOWED:
             raise self._failed(error, "read requests")
+        if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+            raise StreamFailed(
+                "the broker does not take a session of "
+                f"{self._settings.consumer.session_timeout_ms} ms",
+                hint="set consumer.session_timeout_ms between the broker's "
+                "group.min.session.timeout.ms and group.max.session.timeout.ms",
+            )
         partition = message.partition()
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
             self._mend_position(partition)
@@ -437,11 +542,13 @@ class RequestStream:
 
     def _failed(self, error: KafkaError, what: str) -> ModelwireError:
         if error.code() in FENCED or "fenced" in error.str().lower():
-            return StreamFailed(
-                f"another process took the place of {self._instance} while this one tried to {what}",
-                hint="run one process a slot; give each its own --slot",
+            return PlaceTaken(
+                f"another process took the place of {self._instance} while this one tried to {what}, "
+                "or the broker ended a transaction that was open for too long",
+                hint="run one process a slot; give each its own --slot; after a stall of more than "
+                "consumer.transaction_timeout_ms, start it again",
             )
-        return explain(error, what, self._servers)
+        return explain(error, what, self._servers, model=self._model)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -7,12 +7,16 @@ has a default here that ``kafka.properties`` may override.
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.kafka import client_config
+from adapters.kafka import client_config, read_batch_limits, topic_names
 from adapters.settings import Membership, Settings
 from adapters.topics import answer_limit
+from schemas.errors import Conflict
 
 BATCH_OVERHEAD = 1_024
 """What a batch adds to its records (61 bytes of header, the framing), generously."""
+
+LEAST_RECORD_LIMIT = 8_192
+"""Room for a rejection without the request's bytes: its headers, an envelope."""
 
 
 def group_of(model: str) -> str:
@@ -23,6 +27,25 @@ def group_of(model: str) -> str:
 def record_limit(settings: Settings) -> int:
     """The largest answer that is produced, in bytes: below what the topics of answers take."""
     return answer_limit(settings) - BATCH_OVERHEAD
+
+
+def taken_record_limit(settings: Settings, model: str) -> int:
+    """The largest answer that the topics of answers take as they are now, at most ``record_limit``.
+
+    Asks the broker; where this user may not see a topic's settings, ours stand. Raises Conflict where the
+    topics take so little that not every rejection would fit, and ModelwireError.
+    """
+    names = topic_names(settings, model)
+    limit = record_limit(settings)
+    for topic, taken in read_batch_limits(settings, (names.results, names.rejections)).items():
+        if taken - BATCH_OVERHEAD < LEAST_RECORD_LIMIT:
+            raise Conflict(
+                f"{topic} takes batches of at most {taken} bytes (max.message.bytes), which is too "
+                "little for an answer that says why there is no forecast",
+                hint=f"set its max.message.bytes to {answer_limit(settings)}",
+            )
+        limit = min(limit, taken - BATCH_OVERHEAD)
+    return limit
 
 
 def consumer_config(settings: Settings, model: str, instance: str) -> dict[str, Any]:
@@ -37,7 +60,11 @@ def consumer_config(settings: Settings, model: str, instance: str) -> dict[str, 
                 "fetch.wait.max.ms": 20,
                 "fetch.error.backoff.ms": 50,
                 "queued.max.messages.kbytes": 32_768,
-                "queued.min.messages": 20_000,
+                # What one answer of a broker may add to that queue, over all partitions. It counts as
+                # it was sent: compressed requests are larger in memory.
+                "fetch.max.bytes": 8_388_608,
+                # Ten batches. The limit in bytes counts values and no keys, so this one counts too.
+                "queued.min.messages": 5_000,
                 "topic.metadata.refresh.interval.ms": 5_000,
                 **_RECONNECT,
             },
@@ -60,9 +87,8 @@ def consumer_config(settings: Settings, model: str, instance: str) -> dict[str, 
     )
 
 
-def producer_config(settings: Settings, instance: str) -> dict[str, Any]:
-    """The transactional producer of answers."""
-    limit = record_limit(settings)
+def producer_config(settings: Settings, instance: str, limit: int) -> dict[str, Any]:
+    """The transactional producer of answers of at most ``limit`` bytes."""
     return client_config(
         settings,
         **_unless_set(

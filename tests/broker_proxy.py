@@ -7,13 +7,20 @@ each response (host as text and port as four bytes: the host is the same, so len
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
+ADD_OFFSETS = 25
+"""The request (``AddOffsetsToTxn``) with which a producer says that offsets are part of it."""
+
 END_TXN = 26
 """The request (``EndTxn``) with which a producer commits."""
+
+TXN_OFFSETS = 28
+"""The request (``TxnOffsetCommit``) that brings the offsets."""
 
 METADATA = 3
 """The request that asks which topics there are."""
@@ -28,9 +35,23 @@ UNKNOWN_TOPIC = 3
 NOT_AUTHORIZED = 29
 """Error codes of Kafka for a topic."""
 
+COORDINATOR_LOADING = 14
+NOT_COORDINATOR = 16
+CONCURRENT_TRANSACTIONS = 51
+"""Error codes of a coordinator that say: later, or elsewhere."""
+
+ILLEGAL_GENERATION = 22
+TRANSACTION_ABORTABLE = 120
+"""Error codes that make a transaction impossible."""
+
+INVALID_PRODUCER_EPOCH = 47
+INVALID_TXN_STATE = 48
+PRODUCER_FENCED = 90
+"""Error codes after which a producer is of no more use."""
+
 
 class Fault(StrEnum):
-    """What happens to the next EndTxn request."""
+    """What happens to the next request of a kind, which is EndTxn unless another is named."""
 
     NONE = "none"
     LOSE_ANSWER = "lose answer"
@@ -81,19 +102,51 @@ class BrokerProxy:
         self.theirs = host.encode() + struct.pack(">i", int(port))
         self.ours = host.encode() + struct.pack(">i", self._listener.getsockname()[1])
         self.fault = Fault.NONE
+        self.kind = END_TXN
+        """Of the requests that the fault happens to."""
         self.struck = threading.Event()
         """Set when the fault has happened."""
         self.healed = threading.Event()
         self.healed.set()
         self.denied: Denial | None = None
+        self.bytes_a_second = 0
+        """How fast records get through to the broker; 0: as they come."""
+        self.unthrottled = threading.Event()
+        self._refusals: deque[tuple[int, int]] = deque()
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def arm(self, fault: Fault) -> None:
-        """Let ``fault`` happen to the next EndTxn."""
+    def arm(self, fault: Fault, kind: int = END_TXN) -> None:
+        """Let ``fault`` happen to the next request of this kind."""
         self.struck.clear()
         self.healed.clear()
+        self.kind = kind
         self.fault = fault
+
+    def go_away(self) -> None:
+        """Be as a broker that is not there, until ``heal``."""
+        self.arm(Fault.LOSE_ANSWER)
+        self.struck.set()
+        self.cut()
+
+    def refuse(self, kind: int, *codes: int) -> None:
+        """Answer the next requests of this kind with these errors, one after the other.
+
+        The broker never hears of them. ``kind`` is ``END_TXN`` or ``ADD_OFFSETS``, whose answers are an
+        error code and nothing else.
+        """
+        self._refusals.extend((kind, code) for code in codes)
+
+    def refusal_of(self, kind: int) -> int | None:
+        """The error for a request of this kind, each of which is given once."""
+        if not self._refusals or self._refusals[0][0] != kind:
+            return None
+        return self._refusals.popleft()[1]
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether every refusal that was asked for was given."""
+        return not self._refusals
 
     def deny(self, topic: str, kind: int = METADATA, code: int = UNKNOWN_TOPIC) -> None:
         """Answer requests of this kind for the topic with an error, until ``heal``.
@@ -105,10 +158,18 @@ class BrokerProxy:
         self.denied = Denial(topic.encode(), kind, struct.pack(">h", code))
         self.cut()
 
+    def throttle(self, bytes_a_second: int) -> None:
+        """Let records through to the broker no faster than this, until ``heal``."""
+        self.unthrottled.clear()
+        self.bytes_a_second = bytes_a_second
+
     def heal(self) -> None:
         """Work again."""
         self.fault = Fault.NONE
         self.denied = None
+        self.bytes_a_second = 0
+        self.unthrottled.set()
+        self._refusals.clear()
         self.healed.set()
 
     def close(self) -> None:
@@ -170,7 +231,14 @@ class _Connection:
         if denial is not None and kind == denial.kind:
             self._to_deny[frame[8:12]] = denial, version
             frame = denial.misled(frame)
-        if kind == END_TXN:
+        code = proxy.refusal_of(kind)
+        if code is not None:
+            # Length, correlation, throttle time, error code.
+            self._client.sendall(struct.pack(">i4sih", 10, frame[8:12], 0, code))
+            return True
+        if kind == PRODUCE and proxy.bytes_a_second:
+            proxy.unthrottled.wait(len(frame) / proxy.bytes_a_second)
+        if kind == proxy.kind:
             if proxy.fault is Fault.HOLD_REQUEST:
                 proxy.struck.set()
                 proxy.healed.wait()

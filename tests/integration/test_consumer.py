@@ -5,10 +5,10 @@ import time
 from collections import Counter
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from schemas.fleet import InstanceStatus, Phase
 from schemas.rejection import ENVELOPE_HEADER, Reason
+from tests.broker_proxy import BrokerProxy
 from tests.bundles import expected, store_bundle, store_corrupt_bundle
 from tests.fleet import PARTITIONS, Harness, wait_for
 from tests.traffic import good_request
@@ -72,7 +72,7 @@ def test_bad_bundles_are_refused_and_the_old_model_goes_on(harness: Harness) -> 
     harness.wait_until_ready()
     bad = {
         "golden": store_bundle(harness.store, harness.model, 2.0, golden_slope=2.5),
-        "digest": store_corrupt_bundle(harness.store, harness.model, 2.0),
+        "digest": store_corrupt_bundle(harness.store, harness.model, 3.0),
         "fetch": f"sha256:{'0' * 64}",
     }
     # The release itself asks for nothing, so its revisions are applied; the switch is not.
@@ -135,23 +135,6 @@ def test_poison_is_rejected_with_reasons_and_its_own_bytes(harness: Harness) -> 
     assert report.clean, report.findings
 
 
-def test_an_answer_beyond_the_topics_limit_is_rejected(harness: Harness) -> None:
-    """A key too large for the answers' topics costs its own request the forecast, and no other."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    _allow_larger_records(harness, harness.topics.requests, 4_000_000)
-    harness.start()
-    harness.wait_until_ready()
-    producer = harness.producer(**{"message.max.bytes": 4_000_000})
-    producer.produce(harness.topics.requests, good_request(1, "a"), b"k" * 1_500_000, 0)
-    producer.produce(harness.topics.requests, good_request(2, "a"), b"key", 0)
-    assert producer.flush(30) == 0
-    [rejected] = harness.rejections(1)
-    assert rejected.rejection.reason == Reason.ANSWER_TOO_LARGE
-    assert rejected.rejection.source.offset == 0
-    assert ENVELOPE_HEADER in rejected.headers
-    assert [f.request_id for f in harness.forecasts(1)] == ["r-2"]
-
-
 def test_sigterm_commits_says_goodbye_and_exits_with_0(harness: Harness) -> None:
     """After a SIGTERM under load it is off the fleet with nothing open, and a restart goes on."""
     harness.release(store_bundle(harness.store, harness.model, 1.0))
@@ -176,23 +159,6 @@ def test_a_waiting_instance_stops_as_cleanly(harness: Harness) -> None:
     instance.wait_for_line("consumer.phase")
     assert instance.terminate() == 0
     assert harness.fleet() == []
-
-
-def test_two_processes_of_one_slot_end_with_one(harness: Harness) -> None:
-    """The younger process of a slot takes over; the older one ends and says why."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    older = harness.start()
-    harness.wait_until_ready()
-    harness.send(10)
-    younger = harness.start()
-    younger.wait_for_line("partitions.assigned")
-    harness.send(200)
-    assert older.wait_for_exit() == 1
-    assert "another process" in older.text
-    assert "one process a slot" in older.text
-    assert "Traceback" not in older.text
-    report = harness.verify()
-    assert report.clean, report.findings
 
 
 def test_dynamic_members_hand_over_at_once_on_a_clean_stop(harness: Harness) -> None:
@@ -230,9 +196,26 @@ def test_a_broker_that_is_away_is_waited_for_with_a_line(harness: Harness) -> No
     assert instance.terminate(15) == 0
 
 
-def _allow_larger_records(harness: Harness, topic: str, size: int) -> None:
-    admin = AdminClient({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource("topic", topic, incremental_configs=[entry])
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result()
+def test_a_broker_that_comes_back_in_time_is_served(harness: Harness) -> None:
+    """A start that began without a broker goes on as if nothing had been, once there is one."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
+    proxy.go_away()
+    harness.send(20)
+    instance = harness.start(KAFKA__BOOTSTRAP_SERVERS=proxy.address)
+    instance.wait_for_line("broker.away")
+    proxy.heal()
+    assert len(harness.forecasts(20)) == 20
+    assert instance.terminate() == 0
+    proxy.close()
+
+
+@pytest.mark.chaos
+def test_a_broker_that_stays_away_ends_the_start(harness: Harness) -> None:
+    """After half a minute it says which address it tried, and what to look at, and exits with 1."""
+    instance = harness.start(KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert instance.wait_for_exit(60) == 1
+    assert "no Kafka broker answered" in instance.text
+    assert "127.0.0.1:1" in instance.text
+    assert "modelwire doctor" in instance.text
+    assert "Traceback" not in instance.text

@@ -1,0 +1,217 @@
+"""One answer each, whatever becomes of the topics: missing, too small, not allowed.
+
+What cannot pass by itself ends the process with a message that says what to do, and once that is done
+the next process of the slot answers what was open.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs do not export them
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from adapters.kafka import Admin, admin
+from adapters.settings import load_settings
+from adapters.stream_config import group_of
+from adapters.topics import create_topics
+from modelwire.localstack import broker
+from modelwire.localstack.stack import Stack
+from schemas.rejection import ENVELOPE_HEADER, Reason
+from tests.bundles import store_bundle
+from tests.fleet import Harness, Instance, environment_of
+from tests.traffic import good_request
+
+pytestmark = pytest.mark.stack
+
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
+
+def _answering(harness: Harness, **settings: str) -> Instance:
+    """An instance that answers by version 1."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    instance = harness.start(**settings)
+    harness.wait_until_ready()
+    return instance
+
+
+def _assert_clean(harness: Harness) -> None:
+    report = harness.verify()
+    assert report.clean, report.findings
+
+
+def _limit_records(harness: Harness, topic: str, size: int) -> None:
+    """Set the topic's ``max.message.bytes``."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource("topic", topic, incremental_configs=[entry])
+    with admin(harness.settings) as opened:
+        done = opened.results(opened.client.incremental_alter_configs([resource]))
+    assert set(done.values()) == {None}
+
+
+def test_an_answer_beyond_the_producers_limit_is_rejected(harness: Harness) -> None:
+    """A key too large for the answers' topics costs its own request the forecast, and no other."""
+    _limit_records(harness, harness.topics.requests, 4_000_000)
+    _answering(harness)
+    producer = harness.producer(**{"message.max.bytes": 4_000_000})
+    producer.produce(harness.topics.requests, good_request(1, "a"), b"k" * 1_500_000, 0)
+    producer.produce(harness.topics.requests, good_request(2, "a"), b"key", 0)
+    assert producer.flush(30) == 0
+    [rejected] = harness.rejections(1)
+    assert rejected.rejection.reason == Reason.ANSWER_TOO_LARGE
+    assert rejected.rejection.source.offset == 0
+    assert ENVELOPE_HEADER in rejected.headers
+    assert [f.request_id for f in harness.forecasts(1)] == ["r-2"]
+
+
+def test_a_limit_that_was_lowered_under_way_is_read_at_the_next_start(harness: Harness) -> None:
+    """The batch fails at the broker, the process says so and ends, the next rejects what is large."""
+    instance = _answering(harness)
+    harness.send(20)
+    harness.forecasts(20)
+    _limit_records(harness, harness.topics.results, 10_000)
+    producer = harness.producer()
+    producer.produce(harness.topics.requests, good_request(1, "a"), os.urandom(20_000), 0)
+    assert producer.flush(30) == 0
+    harness.send(20)
+    assert instance.wait_for_exit() == 1
+    assert f"{harness.topics.results} does not take answers of" in instance.text
+    assert "the limit is read at the start" in instance.text
+    assert "Traceback" not in instance.text
+    harness.start()
+    [rejected] = harness.rejections(1)
+    assert rejected.rejection.reason == Reason.ANSWER_TOO_LARGE
+    assert len(harness.forecasts(40)) == 40
+    _assert_clean(harness)
+
+
+def test_a_limit_too_small_for_any_answer_is_refused_at_the_start(harness: Harness) -> None:
+    """Where not even a rejection is sure to fit, it says what to set and exits with 5."""
+    _limit_records(harness, harness.topics.rejections, 2_000)
+    instance = harness.start()
+    assert instance.wait_for_exit() == 5
+    assert f"{harness.topics.rejections} takes batches of at most 2000 bytes" in instance.text
+    assert "set its max.message.bytes to" in instance.text
+
+
+def test_results_that_are_deleted_under_way_are_missed_by_name(harness: Harness) -> None:
+    """It ends with exit code 4 and the command that makes the topic; then all is answered."""
+    instance = _answering(harness)
+    results = harness.topics.results
+    with admin(harness.settings) as opened:
+        done = opened.results(opened.client.delete_topics([results]))
+    assert done == {results: None}
+    harness.send(50)
+    assert instance.wait_for_exit() == 4
+    assert f"modelwire topics create {harness.model}" in instance.text
+    assert "Traceback" not in instance.text
+    create_topics(harness.settings, harness.model)
+    harness.start()
+    assert len(harness.forecasts(50)) == 50
+    _assert_clean(harness)
+
+
+def test_a_session_that_the_broker_does_not_take_is_said_so(harness: Harness) -> None:
+    """Below the broker's own minimum nobody joins: it ends with the names of the settings."""
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    instance = harness.start(CONSUMER__SESSION_TIMEOUT_MS="1000")
+    assert instance.wait_for_exit() == 1
+    assert "does not take a session of 1000 ms" in instance.text
+    assert "group.min.session.timeout.ms" in instance.text
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    """A model on a broker of its own that looks at permissions; what none is about is allowed."""
+    ours = broker.server_properties
+
+    def with_authorizer(*ports: int, data: str = "data") -> str:
+        return ours(*ports, data=data) + "".join(f"{k}={v}\n" for k, v in AUTHORIZER.items())
+
+    monkeypatch.setattr(broker, "server_properties", with_authorizer)
+    state_dir = tmp_path / "stack"
+    Stack.up(state_dir, quiet=True)
+    try:
+        store = (tmp_path / "store").absolute().as_uri()
+        settings = load_settings(state_dir=state_dir, store_url=store)
+        harness = Harness(settings, environment_of(settings), model, tmp_path)
+        yield harness
+        harness.close()
+    finally:
+        Stack.down(state_dir)
+
+
+def _forbid(opened: Admin, kind: ResourceType, name: str, operation: AclOperation) -> None:
+    """Deny everybody this operation on the resource."""
+    rule = AclBinding(
+        kind,
+        name,
+        ResourcePatternType.LITERAL,
+        "User:*",
+        "*",
+        operation,
+        AclPermissionType.DENY,
+    )
+    assert set(opened.results(opened.client.create_acls([rule])).values()) == {None}
+
+
+def _allow_all(opened: Admin) -> None:
+    """Take every rule back."""
+    everything = AclBindingFilter(
+        ResourceType.ANY,
+        None,
+        ResourcePatternType.ANY,
+        None,
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    with suppress(KafkaException):
+        opened.results(opened.client.delete_acls([everything]))
+
+
+def test_a_permission_that_is_lacking_ends_the_process_until_it_is_given(guarded: Harness) -> None:
+    """Taken under way or lacking at the start: it says what is lacking; once given, all is answered."""
+    instance = _answering(guarded)
+    group, results = group_of(guarded.model), guarded.topics.results
+    sent = 0
+    with admin(guarded.settings) as opened:
+        for kind, name, operation in (
+            (ResourceType.TOPIC, results, AclOperation.WRITE),
+            (ResourceType.GROUP, group, AclOperation.READ),
+            (ResourceType.TRANSACTIONAL_ID, f"{group}-0", AclOperation.WRITE),
+        ):
+            _forbid(opened, kind, name, operation)
+            guarded.send(20)
+            sent += 20
+            _assert_not_permitted(instance)
+            if kind is not ResourceType.GROUP:  # which is asked for later than the others
+                _assert_not_permitted(guarded.start())
+            _allow_all(opened)
+            instance = guarded.start()
+            guarded.forecasts(sent)
+    assert instance.terminate() == 0
+    _assert_clean(guarded)
+
+
+def _assert_not_permitted(instance: Instance) -> None:
+    """It ends with the sentence about permissions."""
+    assert instance.wait_for_exit() == 1
+    assert "does not allow this user to" in instance.text
+    assert "ask for the permission (ACL)" in instance.text
+    assert "Traceback" not in instance.text
