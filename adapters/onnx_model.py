@@ -119,13 +119,7 @@ class WholeModel:
 
     def load(self) -> "OnnxModel":
         """A model ready to run. Raises ModelwireError where the runtime does not take it."""
-        try:
-            return OnnxModel(_session(self.content))
-        except _RUNTIME_ERRORS as error:
-            raise ModelwireError(
-                f"onnxruntime {ort.__version__} cannot load the model: {_sentence(error)}",
-                hint="export it with operators and an opset that this version knows",
-            ) from error
+        return load_vetted(self.content)
 
 
 class OnnxModel:
@@ -165,6 +159,20 @@ class OnnxModel:
 def load_onnx_model(content: bytes) -> OnnxModel:
     """A model ready to run. Raises ModelwireError for bytes that are no ONNX graph that can run here."""
     return whole_model(content).load()
+
+
+def load_vetted(content: bytes) -> OnnxModel:
+    """A model ready to run, of bytes that ``whole_model`` has looked through, here or in another process.
+
+    Raises ModelwireError where the runtime does not take it.
+    """
+    try:
+        return OnnxModel(_session(content))
+    except _RUNTIME_ERRORS as error:
+        raise ModelwireError(
+            f"onnxruntime {ort.__version__} cannot load the model: {_sentence(error)}",
+            hint="export it with operators and an opset that this version knows",
+        ) from error
 
 
 def graph_of(content: bytes) -> Graph:

@@ -1,213 +1,213 @@
-"""Admission: the ladder that a version climbs before it may answer.
+"""Admission: the ladder that a version climbs before it may answer. ``rungs`` has the names of its rungs.
 
-    fetch → digest → manifest → runtime → load → contract → golden → independence → warm-up
+1. The manifest comes first, the rest after: what is of another model, or has no room here, costs no
+   download, and the process that will try the model (``vetting``) starts while its bytes are on the way.
+2. Fetching is repeated with jittered pauses while the store cannot be asked, up to the limit for one
+   version. What is loaded is what was tried: the bytes are read once.
+3. A version that falls is refused with the rung and a sentence. Whether it is tried again, and when, is
+   for ``retries``; from ``runtime`` on the very bytes that the log names were judged.
+4. A bundle that passed where it was tried is not tried there again by this process: neither its bytes nor
+   the runtime change.
+5. Room in memory is asked for three times: before the download for what the file alone will take, before
+   the load for what the model took where it was tried, and after it for what is really taken. Whoever
+   does not fit is refused, and let go of again, before the system would end the process for it.
 
-Each rung has a code, and a version that falls is refused with the rung and a sentence. A rung before
-``runtime`` says something of the store, which may be mended, so its refusal is tried again after a
-while; from ``runtime`` on the very bytes that the log names were judged, and they never change, nor
-does this process's onnxruntime. What is loaded is what was checked: the bytes are read once.
-
-``runtime`` compares what the graph itself says it needs (opsets, IR version, operators of other
-domains) with what the installed onnxruntime really runs, so that a fleet that cannot run a version
-says so in words that people can act on, before anybody starts a rollout. The manifest must say the
-same as the graph: others decide by it.
-
-Fetching is repeated with jittered pauses while the store cannot be asked, up to the limit for one
-version. When to admit what is for ``plan`` and ``models``.
+When to admit what is for ``plan`` and ``models``.
 """
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Self, TypeVar
 
-from adapters.bundles import BundleDamaged, read_file, read_manifest
-from adapters.object_store import ObjectStore, StoreUnavailable
-from adapters.onnx_model import OnnxModel, WholeModel, runtime_limits, whole_model
+from adapters.bundles import BundleDamaged, Bundles, NoManifest
+from adapters.object_store import StoreUnavailable
+from adapters.settings import Consumer
+from consumer.memory import LEAST_TIMES, MIB, Budget, budget_of, give_back
+from consumer.retries import AGAIN_SECONDS
+from consumer.rungs import Bundle, NotAdmitted, Rung, open_version
+from consumer.vetting import Overtaken, Trial
 from schemas.errors import ModelwireError, NotFound
-from schemas.manifest import (
-    GOLDEN_NAME,
-    MODEL_NAME,
-    GoldenVector,
-    Graph,
-    Manifest,
-    decode_golden,
-)
-from scoring.golden import check_golden, check_independence
-from scoring.snapshot import LoadedVersion, load
+from schemas.manifest import GOLDEN_NAME, MODEL_NAME, Manifest
+from scoring.snapshot import LoadedVersion
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
-WARM_UP_RUNS = 2
-"""The first run allocates, the second shows that it is enough."""
 
+Found = TypeVar("Found")
 
-class Rung(StrEnum):
-    """The rungs, in order."""
-
-    FETCH = "fetch"
-    DIGEST = "digest"
-    MANIFEST = "manifest"
-    RUNTIME = "runtime"
-    """The installed onnxruntime must run the graph's opsets, IR version and operators."""
-    LOAD = "load"
-    CONTRACT = "contract"
-    GOLDEN = "golden"
-    INDEPENDENCE = "independence"
-    """An answer must have the same bits at any place of a batch."""
-    WARM_UP = "warm-up"
-
-
-MAY_BE_MENDED = frozenset({Rung.FETCH, Rung.DIGEST, Rung.MANIFEST})
-"""What falls here may pass later: the store is asked again."""
-
-
-class NotAdmitted(Exception):
-    """The version fell: from which rung, and why."""
-
-    def __init__(self, rung: Rung, reason: str) -> None:
-        super().__init__(f"{rung}: {reason}")
-        self.rung = rung
-        self.reason = reason
-
-
-class Overtaken(Exception):
-    """Another version is more urgent now, or nobody wants this one any more."""
+MOST_GOLDEN_BYTES = 64 * MIB
+"""Golden vectors beyond this are no vectors: all of them are in memory at once, as objects."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What admission may take: seconds for one version, and the rows of a warm-up batch."""
+    """What admission may take.
+
+    ``seconds`` for fetching one version, retries included; ``batch_size`` rows of a warm-up batch;
+    ``vet_seconds`` and ``vet_bytes`` of address space for the process that tries it; ``memory_megabytes``
+    that this process may have resident (MiB; 0: what the container or the machine has); ``again_seconds``
+    until a refusal that may be mended is tried again.
+    """
 
     seconds: float
     batch_size: int
+    vet_seconds: float = 20.0
+    vet_bytes: int = 4_096 * MIB
+    memory_megabytes: int = 0
+    again_seconds: float = AGAIN_SECONDS
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """A fetched bundle, every byte checked against the digest."""
-
-    digest: str
-    manifest: Manifest
-    model: bytes
-    golden: tuple[GoldenVector, ...]
+    @classmethod
+    def of(cls, settings: Consumer) -> Self:
+        """The limits that the settings give."""
+        return cls(
+            seconds=settings.load_timeout_ms / 1_000,
+            batch_size=settings.batch_size,
+            vet_seconds=settings.vet_timeout_ms / 1_000,
+            vet_bytes=settings.vet_megabytes * MIB,
+            memory_megabytes=settings.memory_megabytes,
+        )
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """The version, ready for traffic, and the seconds that fetching and the rest took."""
+    """The version, ready for traffic, the size of its file, and the seconds of each stage.
+
+    Stages are ``fetch``, ``vet``, ``load``, ``check`` and ``warm-up``; ``vet`` is 0 where the bundle had
+    been tried before.
+    """
 
     version: LoadedVersion
     size: int
-    fetch_seconds: float
-    load_seconds: float
+    seconds: dict[str, float]
 
 
-def admit(
-    store: ObjectStore,
-    model: str,
-    version: int,
-    digest: str,
-    limits: Limits,
-    wanted: Callable[[], bool],
-) -> Admitted:
-    """Take a version up the ladder. Raises NotAdmitted, or Overtaken once ``wanted`` says no."""
-    began = time.monotonic()
-    bundle = _fetch(store, digest, began + limits.seconds, wanted)
-    fetched = time.monotonic()
-    if bundle.manifest.model != model:
-        raise NotAdmitted(
-            Rung.MANIFEST, f"the bundle is of model {bundle.manifest.model!r}, not of {model!r}"
+class Admission:
+    """The ladder of one instance, and what it remembers of bundles that it tried. For one thread."""
+
+    def __init__(
+        self, bundles: Bundles, model: str, limits: Limits, budget: Budget | None = None
+    ) -> None:
+        self._bundles = bundles
+        self._model = model
+        self._limits = limits
+        self._budget = budget or budget_of(limits.memory_megabytes)
+        self._growths: dict[str, int] = {}
+
+    def admit(self, version: int, digest: str, wanted: Callable[[], bool]) -> Admitted:
+        """Take a version up the ladder. Raises NotAdmitted, or Overtaken once ``wanted`` says no."""
+        began = time.monotonic()
+        deadline = began + self._limits.seconds
+        manifest = self._asked(lambda: self._manifest(digest), deadline, wanted)
+        self._check_room(digest, manifest)
+        with self._trial(digest) as trial:
+            bundle = self._asked(lambda: self._bundle(digest, manifest), deadline, wanted)
+            is_fetched = time.monotonic()
+            if trial is not None:
+                self._growths[digest] = self._vet(trial, bundle, wanted)
+        self._check_room(digest, manifest)
+        is_vetted = time.monotonic()
+        opened = open_version(version, bundle, self._limits.batch_size)
+        del bundle  # its bytes are no part of what the version takes
+        self._check_fits()
+        return Admitted(
+            version=opened.version,
+            size=manifest.files[MODEL_NAME].size,
+            seconds={
+                "fetch": is_fetched - began,
+                "vet": is_vetted - is_fetched,
+                "load": opened.load_seconds,
+                "check": opened.check_seconds,
+                "warm-up": opened.warm_up_seconds,
+            },
         )
-    # A later rung, a load in a process that may die, belongs here.
-    loaded = load(version, digest, bundle.manifest.contract, _load(bundle))
-    _check_golden(loaded, bundle)
-    _warm_up(loaded, bundle, limits.batch_size)
-    return Admitted(loaded, len(bundle.model), fetched - began, time.monotonic() - fetched)
+
+    def _asked(
+        self, ask: Callable[[], Found], deadline: float, wanted: Callable[[], bool]
+    ) -> Found:
+        """What the store says, asked again while it cannot be asked."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return ask()
+            except StoreUnavailable as error:
+                if time.monotonic() + pause > deadline:
+                    raise NotAdmitted(Rung.FETCH, error.message) from error
+            until = time.monotonic() + pause * random.uniform(0.5, 1.5)
+            while time.monotonic() < until:
+                if not wanted():
+                    raise Overtaken
+                time.sleep(FIRST_PAUSE_SECONDS / 2)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _manifest(self, digest: str) -> Manifest:
+        with _fetching():
+            manifest = self._bundles.read_manifest(digest)
+        if manifest.model != self._model:
+            raise NotAdmitted(
+                Rung.MANIFEST,
+                f"the bundle is of model {manifest.model!r}, not of {self._model!r}",
+            )
+        size = manifest.files[GOLDEN_NAME].size
+        if size > MOST_GOLDEN_BYTES:
+            raise NotAdmitted(
+                Rung.MANIFEST,
+                f"{GOLDEN_NAME} has {size:,} bytes, more than the {MOST_GOLDEN_BYTES:,} that are read",
+            )
+        return manifest
+
+    def _bundle(self, digest: str, manifest: Manifest) -> Bundle:
+        with _fetching():
+            model = self._bundles.read_file(digest, manifest, MODEL_NAME)
+            golden = self._bundles.read_file(digest, manifest, GOLDEN_NAME)
+        return Bundle(digest, manifest, model, golden)
+
+    def _check_room(self, digest: str, manifest: Manifest) -> None:
+        least = LEAST_TIMES * manifest.files[MODEL_NAME].size
+        problem = self._budget.problem(self._growths.get(digest) or least)
+        if problem is not None:
+            raise NotAdmitted(Rung.MEMORY, problem)
+
+    @contextmanager
+    def _trial(self, digest: str) -> Iterator[Trial | None]:
+        """A process to try the bundle in; None where it has been tried."""
+        if digest in self._growths:
+            yield None
+            return
+        with Trial() as trial:
+            yield trial
+
+    def _vet(self, trial: Trial, bundle: Bundle, wanted: Callable[[], bool]) -> int:
+        return trial.judge(
+            bundle,
+            seconds=self._limits.vet_seconds,
+            address_bytes=self._limits.vet_bytes,
+            room_bytes=self._budget.room(),
+            batch_size=self._limits.batch_size,
+            wanted=wanted,
+        )
+
+    def _check_fits(self) -> None:
+        if self._budget.overrun() is None:
+            return
+        give_back()
+        problem = self._budget.overrun()
+        if problem is not None:
+            raise NotAdmitted(Rung.MEMORY, problem)
 
 
-def _fetch(store: ObjectStore, digest: str, deadline: float, wanted: Callable[[], bool]) -> Bundle:
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            return _read(store, digest)
-        except StoreUnavailable as error:
-            if time.monotonic() + pause > deadline:
-                raise NotAdmitted(Rung.FETCH, error.message) from error
-        until = time.monotonic() + pause * random.uniform(0.5, 1.5)
-        while time.monotonic() < until:
-            if not wanted():
-                raise Overtaken
-            time.sleep(FIRST_PAUSE_SECONDS / 2)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-
-
-def _read(store: ObjectStore, digest: str) -> Bundle:
+@contextmanager
+def _fetching() -> Iterator[None]:
+    """What the store raises, as a fall; but for StoreUnavailable, which may pass."""
     try:
-        manifest = read_manifest(store, digest)
-        model = read_file(store, digest, manifest, MODEL_NAME)
-        golden = read_file(store, digest, manifest, GOLDEN_NAME)
+        yield
     except StoreUnavailable:
         raise
-    except NotFound as error:
-        raise NotAdmitted(Rung.FETCH, error.message) from error
     except BundleDamaged as error:
         raise NotAdmitted(Rung.DIGEST, error.message) from error
-    except ModelwireError as error:
+    except NoManifest as error:
         raise NotAdmitted(Rung.MANIFEST, error.message) from error
-    try:
-        return Bundle(digest, manifest, model, decode_golden(golden))
-    except ModelwireError as error:
-        raise NotAdmitted(Rung.GOLDEN, error.message) from error
-
-
-def _load(bundle: Bundle) -> OnnxModel:
-    try:
-        whole = whole_model(bundle.model)
-        _check_runtime(whole, bundle.manifest)
-        model = whole.load()
-    except ModelwireError as error:
-        raise NotAdmitted(Rung.LOAD, error.message) from error
-    try:
-        model.check_contract(bundle.manifest.contract)
-    except ModelwireError as error:
-        raise NotAdmitted(Rung.CONTRACT, error.message) from error
-    return model
-
-
-def _check_runtime(model: WholeModel, manifest: Manifest) -> None:
-    try:
-        model.check_runtime(runtime_limits())
-    except ModelwireError as error:
-        raise NotAdmitted(Rung.RUNTIME, error.message) from error
-    if manifest.graph != model.graph:
-        raise NotAdmitted(
-            Rung.RUNTIME,
-            f"the manifest says {_graph(manifest.graph)}, and {MODEL_NAME} is {_graph(model.graph)}",
-        )
-
-
-def _graph(graph: Graph) -> str:
-    opsets = (f"opset {version} of {domain}" for domain, version in sorted(graph.opsets.items()))
-    return ", ".join((*opsets, f"IR version {graph.ir_version}"))
-
-
-def _check_golden(loaded: LoadedVersion, bundle: Bundle) -> None:
-    problem = check_golden(loaded, bundle.golden, bundle.manifest.tolerance)
-    if problem is not None:
-        raise NotAdmitted(Rung.GOLDEN, problem)
-    problem = check_independence(loaded, bundle.golden)
-    if problem is not None:
-        raise NotAdmitted(Rung.INDEPENDENCE, problem)
-
-
-def _warm_up(loaded: LoadedVersion, bundle: Bundle, batch_size: int) -> None:
-    """Run a full batch, so that no request pays for the first allocations."""
-    rows = [loaded.decode(bytes(vector.inputs)) for vector in bundle.golden[:batch_size]]
-    rows *= -(-batch_size // len(rows))
-    try:
-        for _ in range(WARM_UP_RUNS):
-            loaded.model.run(loaded.gather(rows[:batch_size]), loaded.output_tensors)
-    except ModelwireError as error:
-        raise NotAdmitted(Rung.WARM_UP, error.message) from error
+    except (NotFound, ModelwireError) as error:  # no bundle, no permission, no bucket
+        raise NotAdmitted(Rung.FETCH, error.message) from error

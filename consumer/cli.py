@@ -1,11 +1,22 @@
-"""``modelwire consume``: starts one instance, runs it until it is told to stop, and stops it."""
+"""``modelwire consume``: runs one instance until it is told to stop, or a supervisor of several."""
+
+import os
+import time
+from collections.abc import Mapping
 
 import click
+import structlog
 
 from adapters.group_offsets import Start
 from adapters.logs import configure_logs
-from adapters.settings import load_settings
-from consumer.instance import run
+from adapters.settings import Settings, load_settings
+from consumer.slot_health import LOOPBACK, SlotsHealth
+from consumer.slots import end_with, supervise
+from consumer.supervisor import Supervisor
+from schemas.errors import UsageProblem
+
+LAST_SLOT = 9_999
+LAST_PORT = 65_535
 
 
 @click.command()
@@ -14,9 +25,15 @@ from consumer.instance import run
     "--slot",
     default=0,
     show_default=True,
-    type=click.IntRange(0, 9_999),
+    type=click.IntRange(0, LAST_SLOT),
     help="The place of this process among those that share the work; one process a slot. "
-    "Not used with dynamic membership.",
+    "With --workers, that of the first. Not used with dynamic membership.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1_000),
+    help="Run so many slots, each in a process of its own that is started again when it ends; "
+    "one a core. Without it, this process is the slot.",
 )
 @click.option(
     "--from",
@@ -26,18 +43,84 @@ from consumer.instance import run
 )
 @click.option("--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…].")
 @click.option("--store", help="Where bundles are: s3://bucket/prefix or file:///folder.")
+@click.option("--supervisor", type=int, hidden=True, help="The process to end with.")
 def consume(
     model: str,
     slot: int,
+    workers: int | None,
     start: str | None,
     bootstrap_servers: str | None,
     store: str | None,
+    supervisor: int | None,
 ) -> None:
     """Answer a model's requests, exactly once, with the version that its control log asks for.
 
     Runs until SIGTERM or SIGINT. Says what it does as JSON lines on stderr.
     """
+    if supervisor is not None:
+        end_with(supervisor)
     kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
     settings = load_settings(kafka=kafka, store_url=store)
     configure_logs(as_json=True)
-    run(settings, model, slot, None if start is None else Start(start))
+    if workers is None:
+        from consumer.instance import run  # here: a supervisor needs no model runtime
+
+        run(settings, model, slot, None if start is None else Start(start))
+        return
+    given = {
+        "--model": model,
+        "--from": start,
+        "--bootstrap-servers": bootstrap_servers,
+        "--store": store,
+    }
+    arguments = [each for name, value in given.items() if value for each in (name, value)]
+    click.get_current_context().exit(_supervise(settings, model, slot, workers, arguments))
+
+
+def _supervise(
+    settings: Settings, model: str, first: int, workers: int, arguments: list[str]
+) -> int:
+    """Run the slots ``first`` … with ``arguments``; returns the exit code."""
+    if first + workers - 1 > LAST_SLOT:
+        raise UsageProblem(
+            f"--slot {first} with --workers {workers} goes beyond the last slot, {LAST_SLOT}",
+            hint="number the slots of all machines from 0",
+        )
+    supervisor = Supervisor(first, workers, time.monotonic())
+    ports = _ports(settings.consumer.health_port, supervisor)
+    own = dict(os.environ)
+
+    def command(slot: int) -> list[str]:
+        ours = ["--slot", str(slot), "--supervisor", str(os.getpid())]
+        return ["consume", *arguments, *ours]
+
+    def variables(slot: int) -> Mapping[str, str]:
+        if slot not in ports:
+            return own
+        return own | {
+            "MODELWIRE_CONSUMER__HEALTH_PORT": str(ports[slot]),
+            "MODELWIRE_CONSUMER__HEALTH_HOST": LOOPBACK,
+        }
+
+    structlog.contextvars.bind_contextvars(model=model)
+    health = SlotsHealth(model, lambda: supervisor.slots, ports)
+    if ports:
+        health.open(settings.consumer.health_host, settings.consumer.health_port)
+    try:
+        return supervise(supervisor, command, variables)
+    finally:
+        health.close()
+
+
+def _ports(health_port: int, supervisor: Supervisor) -> dict[int, int]:
+    """Each slot's own health port, above the supervisor's; none where that is 0."""
+    if not health_port:
+        return {}
+    last = health_port + len(supervisor.slots)
+    if last > LAST_PORT:
+        raise UsageProblem(
+            f"consumer.health_port is {health_port}, and its slots need the ports above it, "
+            f"up to {last}",
+            hint=f"set a port of at most {LAST_PORT - len(supervisor.slots)}",
+        )
+    return {slot.number: health_port + 1 + i for i, slot in enumerate(supervisor.slots)}

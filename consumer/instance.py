@@ -17,18 +17,24 @@ from types import FrameType
 
 import structlog
 
+from adapters.bundle_cache import open_bundles
+from adapters.bundles import Bundles
 from adapters.fleet_topic import Announcer
 from adapters.group_offsets import Start, settle_start
-from adapters.kafka import require_topics, topic_names
-from adapters.object_store import open_store
+from adapters.kafka import NotPermitted, require_topics, topic_names
 from adapters.request_stream import RequestStream
 from adapters.settings import Membership, Settings
-from adapters.stream_config import group_of, record_limit
+from adapters.stream_config import group_of
 from consumer.aborts import Aborts
 from consumer.admission import Limits
 from consumer.control import Follower
 from consumer.description import Description
+from consumer.health import Health, Pulse
+from consumer.isolation import Isolation
+from consumer.journal import Journal
+from consumer.memory import MIB
 from consumer.models import Loader
+from consumer.probe import SandboxProbe
 from consumer.service import Service
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
@@ -80,7 +86,8 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     stop.listen()
     instance = _name(settings, model, slot)
     structlog.contextvars.bind_contextvars(instance=instance, model=model)
-    log.info("consumer.start", slot=slot, store=settings.store_url)
+    health = Health(settings.consumer)
+    log.info("consumer.start", slot=slot, store=settings.store_url, health_port=health.port)
     if not _await_topics(settings, model, stop):
         return
     reporter = Reporter(
@@ -88,28 +95,34 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
         instance,
         settings.consumer.status_interval_ms / 1_000,
     )
-    limits = Limits(settings.consumer.load_timeout_ms / 1_000, settings.consumer.batch_size)
-    store = open_store(settings.store_url, settings.s3_settings)
-    shadows = ShadowScorer(settings, model, instance)
-    loader = Loader(store, model, limits, reporter.changed, shadows.in_use)
+    limits = Limits.of(settings.consumer)
+    bundles = open_bundles(settings)
+    shadows = ShadowScorer(settings, model, instance, _journal(settings, f"{model}-{slot}-shadow"))
+    loader = Loader(bundles, model, limits, reporter.changed, shadows.in_use)
     follower = Follower(settings, model, loader, reporter.changed)
-    service = Service(settings.consumer, instance, follower, loader, reporter, shadows)
-    stream = RequestStream(settings, model, instance, service, stop.is_overdue)
-    service.attach(stream, record_limit(settings))
+    isolation = _isolation(settings, model, slot, bundles)
+    service = Service(settings.consumer, instance, follower, loader, reporter, shadows, isolation)
+    stream = RequestStream(
+        settings, model, instance, service, health.pulse.beating(stop.is_overdue)
+    )
+    service.attach(stream, stream.record_limit)
     loader.start()
     follower.start()
     shadows.start(lambda: follower.heard.deployment, loader.look_again)
-    reporter.start(
-        Description(settings, model, instance, service, loader, follower, shadows, reporter),
-        Aborts(settings, model, instance, follower).look,
+    description = Description(
+        settings, model, instance, service, loader, follower, shadows, reporter
     )
+    reporter.start(description, Aborts(settings, model, instance, follower).look)
+    health.pulse.beat()
+    health.watch(description.identity, description.vitals)
     clean = False
     try:
         stream.open()
-        _run_until(stop, settings, model, service, start)
+        _run_until(stop, settings, model, service, health.pulse, start)
         service.stop()
         clean = True
     finally:
+        health.stop()
         shadows.stop()
         follower.stop()
         loader.stop()
@@ -118,11 +131,28 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     log.info("consumer.stop", answered=service.answering.transactions.answered)
 
 
+def _journal(settings: Settings, name: str) -> Journal:
+    return Journal(settings.cache_folder / "journal", name)
+
+
+def _isolation(settings: Settings, model: str, slot: int, bundles: Bundles) -> Isolation:
+    journal = _journal(settings, f"{model}-{slot}")
+    seconds = settings.consumer.score_timeout_ms / 1_000
+    probe = SandboxProbe(bundles, seconds, settings.consumer.vet_megabytes * MIB)
+    return Isolation(journal, probe, seconds)
+
+
 def _run_until(
-    stop: Stop, settings: Settings, model: str, service: Service, start: Start | None
+    stop: Stop,
+    settings: Settings,
+    model: str,
+    service: Service,
+    pulse: Pulse,
+    start: Start | None,
 ) -> None:
     settled = False
     while not stop.asked:
+        pulse.beat()
         if not settled and service.may_join():
             # As late as this, so that an instance that cannot serve leaves the group's start alone.
             if settle_start(settings, model, start):
@@ -149,7 +179,7 @@ def _await_topics(settings: Settings, model: str, stop: Stop) -> bool:
     while not stop.asked:
         try:
             partitions = require_topics(settings, wanted, model=model)
-        except (NotFound, UsageProblem):
+        except (NotFound, NotPermitted, UsageProblem):
             raise
         except ModelwireError as error:
             if time.monotonic() > deadline:

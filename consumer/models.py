@@ -4,39 +4,39 @@ Dropping a large session holds the interpreter for its whole free, so the answer
 hold the last reference: a version leaves the cache only when no snapshot in use names it, and the
 loop says by ``using`` which snapshot that is, once it has let go of the one before. What waits for a
 shadow is asked for (``also_in_use``) before anything is dropped, and ``look_again`` says that it is less.
+What was dropped is given back to the system at once; nothing in a version refers to itself, so that no
+collector has to find it first.
 
 The follower hands in what it reads by ``consider``; the newest deployment wins, and a version that is
-not the most urgent one any more is given up while it waits for the store. What can be answered with
-is published as ``ready``: one reference, replaced by one assignment, never taken back; at the same
-revision again where one more of its shadows is loaded. A failed
-admission changes nothing but ``report``. Which version to load, to judge, to keep and to apply is
-decided in ``plan``; a version that only had to be judged is let go as soon as it passed, so that never
-more than one of them is in memory.
+not the most urgent one any more is given up while it waits for the store or is tried for long. What can
+be answered with is published as ``ready``: one reference, replaced by one assignment, never taken back;
+at the same revision again where one more of its shadows is loaded. A failed admission changes nothing
+but ``report`` and the counts. Which version to load, to judge, to keep and to apply is decided in
+``plan``, when one that fell is tried again in ``retries``; a version that only had to be judged is let go
+as soon as it passed, so that never more than one of them is in memory.
 """
 
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
-from adapters.object_store import ObjectStore
+from adapters.bundles import Bundles
 from consumer import plan
-from consumer.admission import MAY_BE_MENDED, Admitted, Limits, NotAdmitted, Overtaken, Rung, admit
+from consumer.admission import Admission, Admitted, Limits
+from consumer.memory import give_back, resident_bytes
+from consumer.retries import Fall
+from consumer.rungs import Again, NotAdmitted, Rung
 from consumer.threads import step_back, thread_of
+from consumer.vetting import Overtaken
 from deployment.state import Deployment
 from schemas.fleet import Refused
 from scoring.snapshot import LoadedVersion, Snapshot
-
-AGAIN_SECONDS = 5.0
-"""After a refusal that may be mended; a store that is back is noticed within twice this."""
-
-UNWANTED_AGAIN_SECONDS = 60.0
-"""The same for a version that only has to be judged: a bundle that is gone for good is asked for all the
-time that its release is among the newest."""
 
 log = structlog.get_logger()
 
@@ -50,29 +50,17 @@ class Report:
     passed: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Fall:
-    """A refusal at the time ``at``. ``stretch`` keeps the instances from asking all at once."""
-
-    rung: Rung
-    reason: str
-    at: float
-    stretch: float
-
-    def again_at(self, *, is_wanted: bool) -> float:
-        """When the store is asked again, for ever later where it could not help."""
-        if self.rung not in MAY_BE_MENDED:
-            return math.inf
-        pause = AGAIN_SECONDS if is_wanted else UNWANTED_AGAIN_SECONDS
-        return self.at + pause * self.stretch
-
-
 class Loader:
-    """Starts with ``start``; what has no underscore may be called from any thread."""
+    """Starts with ``start``; what has no underscore may be called from any thread.
+
+    ``refused_total`` counts the falls by rung, each try of a version, and ``stage_seconds`` has for each
+    stage of an admission that passed how often it was taken and the sum of its seconds; both are replaced
+    as a whole.
+    """
 
     def __init__(
         self,
-        store: ObjectStore,
+        bundles: Bundles,
         model: str,
         limits: Limits,
         on_change: Callable[[], None],
@@ -80,9 +68,11 @@ class Loader:
     ) -> None:
         self.ready: Snapshot | None = None
         self.report = Report((), (), ())
-        self._store = store
+        self.refused_total: Mapping[str, int] = {}
+        self.stage_seconds: Mapping[str, tuple[int, float]] = {}
         self.model = model
-        self._limits = limits
+        self._admission = Admission(bundles, model, limits)
+        self._again_seconds = limits.again_seconds
         self._on_change = on_change
         self._also_in_use = also_in_use
         self._wake = threading.Condition()
@@ -91,9 +81,15 @@ class Loader:
         self._dirty = False
         self._stopping = False
         self._loaded: dict[int, LoadedVersion] = {}
-        self._fallen: dict[int, _Fall] = {}
+        self._fallen: dict[int, Fall] = {}
+        self._falls: Counter[tuple[str, Again]] = Counter()
         self._passed: set[int] = set()
         self._thread = thread_of("loader", self._run)
+
+    @property
+    def loaded(self) -> int:
+        """How many models are in memory."""
+        return len(self._loaded)
 
     def start(self) -> None:
         """Start the thread."""
@@ -137,6 +133,7 @@ class Loader:
                 self._dirty = False
             while (version := self._most_urgent()) is not None:
                 self._try(version)
+                give_back()  # what was fetched, and a version that only had to be judged
                 self._drop()
             self._drop()
 
@@ -151,7 +148,8 @@ class Loader:
             is_done = version in self._loaded or (version in self._passed and not is_kept)
             fall = self._fallen.get(version)
             if not is_done and (
-                fall is None or fall.again_at(is_wanted=is_kept) <= time.monotonic()
+                fall is None
+                or fall.again_at(self._again_seconds, is_wanted=is_kept) <= time.monotonic()
             ):
                 return version
         return None
@@ -161,27 +159,26 @@ class Loader:
         assert newest is not None
         digest = newest.releases[version].digest
         try:
-            admitted = admit(
-                self._store,
-                self.model,
-                version,
-                digest,
-                self._limits,
-                wanted=lambda: self._most_urgent() == version,
+            admitted = self._admission.admit(
+                version, digest, wanted=lambda: self._most_urgent() == version
             )
         except Overtaken:
             log.info("model.overtaken", version=version)
         except NotAdmitted as fallen:
-            self._note_fall(version, fallen)
+            self._note_fall(version, digest, fallen)
         except Exception as error:
             log.exception("model.load_failed", version=version)
-            self._note_fall(version, NotAdmitted(Rung.LOAD, f"{type(error).__name__}: {error}"))
+            reason = f"{type(error).__name__}: {error}"
+            self._note_fall(version, digest, NotAdmitted(Rung.LOAD, reason))
         else:
             self._note_success(version, digest, admitted)
 
     def _note_success(self, version: int, digest: str, admitted: Admitted) -> None:
         self._fallen.pop(version, None)
+        for again in Again:
+            self._falls.pop((digest, again), None)
         self._passed.add(version)
+        self._count(admitted.seconds)
         with self._wake:
             assert self._newest is not None
             is_kept = version in plan.to_load(self._newest)
@@ -192,25 +189,50 @@ class Loader:
             version=version,
             digest=digest,
             bytes=admitted.size,
-            fetch_seconds=round(admitted.fetch_seconds, 4),
-            load_seconds=round(admitted.load_seconds, 4),
+            resident=resident_bytes(),
+            **{
+                f"{stage.replace('-', '_')}_seconds": round(seconds, 4)
+                for stage, seconds in admitted.seconds.items()
+            },
         )
         if is_kept:
             self._publish([self._newest])
         self._tell()
 
-    def _note_fall(self, version: int, fallen: NotAdmitted) -> None:
+    def _count(self, seconds: Mapping[str, float]) -> None:
+        counted = dict(self.stage_seconds)
+        for stage, took in seconds.items():
+            times, total = counted.get(stage, (0, 0.0))
+            counted[stage] = (times + 1, total + took)
+        self.stage_seconds = counted
+
+    def _note_fall(self, version: int, digest: str, fallen: NotAdmitted) -> None:
         before = self._fallen.get(version)
-        stretch = random.uniform(0.6, 1.4)
-        self._fallen[version] = _Fall(fallen.rung, fallen.reason, time.monotonic(), stretch)
+        self._falls[digest, fallen.again] += 1
+        fall = Fall(
+            fallen.rung,
+            fallen.reason,
+            fallen.again,
+            at=time.monotonic(),
+            count=self._falls[digest, fallen.again],
+            stretch=random.uniform(0.6, 1.4),
+        )
+        self._fallen[version] = fall
         self._passed.discard(version)
-        if before is None or (before.rung, before.reason) != (fallen.rung, fallen.reason):
+        counted = Counter(self.refused_total)
+        counted[fall.rung.value] += 1
+        self.refused_total = counted
+        is_news = before is None or (before.rung, before.reason) != (fall.rung, fall.reason)
+        if is_news or fall.again is Again.STRIKE:
+            pause = fall.again_at(self._again_seconds, is_wanted=True) - fall.at
             log.error(
                 "model.refused",
                 version=version,
-                rung=fallen.rung.value,
-                reason=fallen.reason,
-                tried_again=fallen.rung in MAY_BE_MENDED,
+                digest=digest,
+                rung=fall.rung.value,
+                reason=fall.reason,
+                tried_again=not math.isinf(pause),
+                again_seconds=None if math.isinf(pause) else round(pause, 1),
             )
         self._tell()
 
@@ -236,14 +258,28 @@ class Loader:
             del still
             dropped = [self._loaded.pop(version) for version in unneeded]
         for version in unneeded:
-            log.info("model.dropped", version=version)
-        dropped.clear()
+            resident = resident_bytes()
+            del dropped[0]
+            give_back()
+            log.info(
+                "model.dropped",
+                version=version,
+                resident_before=resident,
+                resident=resident_bytes(),
+            )
+        if unneeded:
+            self._look_at_room_again()
         judged = plan.to_judge(newest)
         self._fallen = {
             version: fall for version, fall in self._fallen.items() if version in judged
         }
         self._passed.intersection_update(judged)
         self._tell()
+
+    def _look_at_room_again(self) -> None:
+        for version, fall in self._fallen.items():
+            if fall.rung is Rung.MEMORY:
+                self._fallen[version] = replace(fall, at=-math.inf)
 
     def _tell(self) -> None:
         report = Report(
@@ -260,6 +296,9 @@ class Loader:
 
     def _next_try(self) -> float | None:
         kept = () if self._newest is None else plan.to_load(self._newest)
-        times = (fall.again_at(is_wanted=v in kept) for v, fall in self._fallen.items())
+        times = (
+            fall.again_at(self._again_seconds, is_wanted=version in kept)
+            for version, fall in self._fallen.items()
+        )
         soonest = min(times, default=math.inf)
-        return None if math.isinf(soonest) else max(soonest - time.monotonic(), 0.0)
+        return None if soonest == math.inf else max(soonest - time.monotonic(), 0.0)

@@ -22,10 +22,12 @@ from consumer import instructions as do
 from consumer.answering import Answering, Pace
 from consumer.control import Follower
 from consumer.instructions import Steps, Undone, View
+from consumer.isolation import Isolation
 from consumer.models import Loader
 from consumer.outgoing import rejection_record, too_large
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
+from consumer.tallies import Meters
 from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer, answer
 from scoring.snapshot import Snapshot
 
@@ -47,8 +49,10 @@ class Service:
         loader: Loader,
         reporter: Reporter,
         shadows: ShadowScorer,
+        isolation: Isolation,
     ) -> None:
         self.answering = Answering(loader.model, _pace(settings))
+        self.meters = Meters()
         self.lag: int | None = None
         """Requests of the owned partitions that are not answered yet, None where it is not known."""
         self._instance = instance
@@ -56,6 +60,7 @@ class Service:
         self._loader = loader
         self._reporter = reporter
         self._shadows = shadows
+        self._isolation = isolation
         self._lag_interval = settings.status_interval_ms / 1_000
         self._lag_due = 0.0
 
@@ -123,7 +128,8 @@ class Service:
             case do.Write(answers):
                 return [self._write(each) for each in answers]
             case do.Commit(offsets, stamp):
-                return self._stream.commit(offsets, stamp)
+                self._stream.commit(offsets, stamp)
+                return self._isolation.committed(offsets)
             case do.Serve():
                 return self._stream.serve()
             case do.HandOver(snapshot, batch, is_behind):
@@ -173,13 +179,18 @@ class Service:
         )
 
     def _score(self, snapshot: Snapshot, batch: Sequence[Incoming]) -> list[Answer]:
-        return answer(
-            snapshot,
-            batch,
-            scored_at=datetime.now(UTC),
-            instance=self._instance,
-            max_answer_bytes=self._record_limit,
-        )
+        with self._isolation.in_hand(snapshot, batch) as deadly:
+            began = time.monotonic()
+            answers = answer(
+                snapshot,
+                batch,
+                scored_at=datetime.now(UTC),
+                instance=self._instance,
+                max_answer_bytes=self._record_limit,
+                crashing=deadly,
+            )
+            self.meters.batch(len(batch), time.monotonic() - began)
+        return answers
 
     def _write(self, each: Answer) -> Answer:
         if isinstance(each, ForecastAnswer):
@@ -199,8 +210,9 @@ class Service:
     def _say(self, line: do.Say) -> None:
         fields = dict(line.fields)
         if line.event == "snapshot.applied":
-            heard = self._follower.heard
-            fields["seconds_since_read"] = round(time.monotonic() - heard.at, 4)
+            seconds = time.monotonic() - self._follower.heard.at
+            fields["seconds_since_read"] = round(seconds, 4)
+            self.meters.swap("apply", seconds)
         getattr(log, line.level)(line.event, **fields)
         if line.announce:
             self._reporter.changed()

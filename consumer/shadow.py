@@ -10,7 +10,9 @@ The champion comes first, in everything:
    the process. A shadow whose model hangs keeps this thread for ever: everything is shed then, that of
    other shadows too.
 4. A shadow that the newest state read does not run any more is not scored, whatever still waits.
-5. What waits keeps its snapshot, and so its models: ``in_use`` tells the loader, which drops none of
+5. A batch stands in a journal while it is scored. What was in hand at two ends of a process is left out
+   and counts as failed: a shadow that crashes on a row must not bring the champion down for ever.
+6. What waits keeps its snapshot, and so its models: ``in_use`` tells the loader, which drops none of
    them, and ``let_go`` wakes it. No session dies on this thread.
 
 Small batches that wait are scored as one: a run of a few rows costs as much as one of many.
@@ -31,6 +33,7 @@ from adapters.settings import Settings
 from adapters.shadow_stream import Handed, ShadowStream
 from adapters.stream_config import record_limit
 from consumer import plan
+from consumer.journal import Journal
 from consumer.tallies import Count, Counts, TallyName, plus
 from consumer.threads import step_back, thread_of
 from deployment.routing import BUCKETS
@@ -74,8 +77,9 @@ class _Item:
 class ShadowScorer:
     """Starts with ``start``; ``hand_over`` is for the answering loop, the rest for any thread."""
 
-    def __init__(self, settings: Settings, model: str, instance: str) -> None:
+    def __init__(self, settings: Settings, model: str, instance: str, journal: Journal) -> None:
         self._settings = settings
+        self._journal = journal
         self._model = model
         self._instance = instance
         self._limit = record_limit(settings)
@@ -213,9 +217,13 @@ class ShadowScorer:
         self._counts = {name: Count() for name, _ in named} | self._of_running(self._counts)
         assert self._newest is not None
         newest = self._newest()
+        safe = [each for each in batch if not self._journal.blames(each)]
+        self._journal.note(safe)
         for name, shadow in named:
             if plan.is_wanted(shadow, newest):
-                self._score(first.snapshot, name, shadow, batch)
+                self._note(name, Count(failed=(len(batch) - len(safe)) * shadow.share // BUCKETS))
+                self._score(first.snapshot, name, shadow, safe)
+        self._journal.clear()
         return count
 
     def _score(

@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import os
 import threading
-import traceback
 from collections.abc import Callable
 
 from adapters.watchdog import end_process
@@ -25,7 +24,7 @@ def thread_of(name: str, work: Callable[[], None]) -> threading.Thread:
         try:
             bound.run(work)
         except Exception:  # noqa: BLE001 - whatever it is, the process must not go on without it
-            bound.run(end_process, "thread.died", thread=name, error=traceback.format_exc())
+            bound.run(end_process, "thread.died", thread=name, exc_info=True)
 
     return threading.Thread(target=run, name=name, daemon=True)
 

@@ -58,6 +58,18 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = 30.0)
         time.sleep(0.02)
 
 
+def flat_line(line: str) -> dict[str, Any]:
+    """A log line as its writer gave it: ``event``, ``level``, the time, and the event's own fields."""
+    parsed = json.loads(line)
+    told = parsed.get("modelwire", {})
+    return {
+        "event": parsed["event"]["action"],
+        "level": parsed["log.level"],
+        "@timestamp": parsed["@timestamp"],
+        **told,
+    }
+
+
 @dataclass(frozen=True)
 class Rejected:
     """A record of the rejections topic."""
@@ -92,8 +104,8 @@ class Instance:
         found = []
         for line in self.text.splitlines():
             if line.startswith("{") and line.endswith("}"):
-                parsed = json.loads(line)
-                if parsed.get("event") == event:
+                parsed = flat_line(line)
+                if parsed["event"] == event:
                     found.append(parsed)
         return found
 

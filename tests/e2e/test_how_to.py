@@ -242,3 +242,23 @@ def test_grow_topics(reader: Reader) -> None:
             wait_for("requests", lambda: stream.sent > 2 * RATE)
         reader.check()
     assert {each.partition for each in reader.records()} == set(range(16))
+
+
+def test_run_consumers(reader: Reader) -> None:
+    """One process, and a supervisor of two: each answers with all of its slots, and stops when asked."""
+    reader.release(1, champions=1)
+    for arguments in commands_in(PAGES / "run-consumers.md"):
+        slots = int(arguments[-1]) if "--workers" in arguments else 1
+
+        def at_work(slots: int = slots) -> bool:
+            owned = [len(each.status.partitions) for each in read_fleet(reader.settings, MODEL)]
+            return len(owned) == slots and sum(owned) == 8 and min(owned) > 0
+
+        with reader.terminal(arguments):
+            wait_for(f"all partitions shared by {slots}", at_work, 60)
+            with reader.requests() as stream:
+                wait_for("requests", lambda stream=stream: stream.sent > RATE)
+            reader.check()
+    assert {each.instance for each in reader.answers()} == {
+        f"modelwire-{MODEL}-{n}" for n in (0, 1)
+    }

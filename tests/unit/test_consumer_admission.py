@@ -1,15 +1,20 @@
 """The ladder: a good bundle climbs it, and each kind of bad one falls from its own rung."""
 
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from adapters.bundles import write_bundle
+from adapters.bundles import StoredBundles, write_bundle
 from adapters.object_store import ObjectStore, StoreUnavailable, open_store
 from adapters.onnx_model import runtime_limits
-from consumer.admission import MAY_BE_MENDED, Limits, NotAdmitted, Overtaken, Rung, admit
-from schemas.manifest import GOLDEN_NAME, MODEL_NAME, File, digest_of
+from consumer.admission import Admission, Admitted, Limits
+from consumer.memory import MIB, Budget
+from consumer.rungs import MAY_BE_MENDED, Again, NotAdmitted, Rung
+from consumer.vetting import Overtaken
+from schemas.errors import ModelwireError
+from schemas.manifest import GOLDEN_NAME, MODEL_NAME, File, Manifest, digest_of
 from tests.bundles import contract, graph, make_bundle, store_bundle, store_corrupt_bundle
 
 LIMITS = Limits(seconds=5.0, batch_size=64)
@@ -21,8 +26,8 @@ def store(tmp_path: Path) -> ObjectStore:
     return open_store((tmp_path / "store").as_uri())
 
 
-def _admit(store: ObjectStore, digest: str, limits: Limits = LIMITS) -> object:
-    return admit(store, "m", 1, digest, limits, wanted=lambda: True)
+def _admit(store: ObjectStore, digest: str, limits: Limits = LIMITS, version: int = 1) -> Admitted:
+    return Admission(StoredBundles(store), "m", limits).admit(version, digest, lambda: True)
 
 
 def _with_model(store: ObjectStore, content: bytes) -> str:
@@ -35,7 +40,7 @@ def _with_model(store: ObjectStore, content: bytes) -> str:
 def test_a_good_bundle_is_admitted(store: ObjectStore) -> None:
     """It comes out loaded under its version and digest, with its contract."""
     digest = store_bundle(store, "m", 2.0)
-    admitted = admit(store, "m", 7, digest, LIMITS, wanted=lambda: True)
+    admitted = _admit(store, digest, version=7)
     assert (admitted.version.version, admitted.version.digest) == (7, digest)
     assert admitted.version.contract == contract()
     assert admitted.size > 0
@@ -86,11 +91,12 @@ def test_a_manifest_that_says_another_graph_falls_from_runtime(store: ObjectStor
     )
 
 
-def test_what_falls_from_runtime_is_never_tried_again() -> None:
-    """Neither the bytes nor this process's onnxruntime will change; the store's troubles may pass."""
-    assert list(Rung)[: len(MAY_BE_MENDED)] == [Rung.FETCH, Rung.DIGEST, Rung.MANIFEST]
-    assert set(MAY_BE_MENDED) == {Rung.FETCH, Rung.DIGEST, Rung.MANIFEST}
-    assert list(Rung)[len(MAY_BE_MENDED)] is Rung.RUNTIME
+def test_what_its_bytes_decide_is_never_tried_again() -> None:
+    """Neither the bytes nor this process's onnxruntime will change; store and memory may be mended."""
+    assert {Rung.FETCH, Rung.DIGEST, Rung.MANIFEST, Rung.MEMORY} == MAY_BE_MENDED
+    for rung in Rung:
+        may_pass = NotAdmitted(rung, "why").again is Again.MENDED
+        assert may_pass == (rung in MAY_BE_MENDED)
 
 
 def test_a_graph_that_lacks_the_contracts_output_falls_from_contract(store: ObjectStore) -> None:
@@ -150,8 +156,107 @@ def test_a_version_that_is_not_wanted_any_more_is_given_up(store: ObjectStore) -
     """While the store is away, a newer revision need not wait for an older one's version."""
     digest = store_bundle(store, "m", 1.0)
     away = _Away(store, failures=1_000)
+    ladder = Admission(StoredBundles(away), "m", LIMITS)  # type: ignore[arg-type]
     with pytest.raises(Overtaken):
-        admit(away, "m", 1, digest, LIMITS, wanted=lambda: False)  # type: ignore[arg-type]
+        ladder.admit(1, digest, lambda: False)
+
+
+class _Denied:
+    """A store that does not let us in: the world outside, not our code."""
+
+    url = "s3://denied"
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        """Never."""
+        raise ModelwireError("s3://denied: the credentials are wrong")
+
+
+def test_wrong_credentials_fall_from_fetch() -> None:
+    """Nobody could look at a manifest, so it is not the manifest that is wrong."""
+    denied: ObjectStore = _Denied()  # type: ignore[assignment]
+    _falls(denied, f"sha256:{'1' * 64}", Rung.FETCH)
+
+
+def test_bytes_that_are_no_manifest_fall_from_manifest(store: ObjectStore) -> None:
+    """Also where their digest is the one that was released."""
+    digest = digest_of(b"{}")
+    store.put_if_absent(f"bundles/{digest.removeprefix('sha256:')}/manifest.json", b"{}")
+    _falls(store, digest, Rung.MANIFEST)
+
+
+class _Counting(StoredBundles):
+    """Counts the files that are read."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.files = 0
+
+    def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
+        """As the store has it."""
+        self.files += 1
+        return super().read_file(digest, manifest, name)
+
+
+def test_what_cannot_fit_is_not_downloaded(store: ObjectStore) -> None:
+    """The size in the manifest alone says that there is no room; the reason has both figures."""
+    digest = store_bundle(store, "m", 1.0, table_bytes=8 * MIB)
+    bundles = _Counting(store)
+    budget = Budget(100 * MIB, lambda: 90 * MIB, "consumer.memory_megabytes")
+    with pytest.raises(NotAdmitted) as fallen:
+        Admission(bundles, "m", LIMITS, budget).admit(1, digest, lambda: True)
+    assert (fallen.value.rung, fallen.value.again) == (Rung.MEMORY, Again.MENDED)
+    assert fallen.value.reason == (
+        "it needs 17 MiB, and 90 of the 100 MiB of consumer.memory_megabytes are taken"
+    )
+    assert bundles.files == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing measures the growth elsewhere")
+def test_what_took_too_much_where_it_was_tried_is_not_loaded(store: ObjectStore) -> None:
+    """Its file would fit, what it really takes does not: known after the trial, and kept."""
+    digest = store_bundle(store, "m", 1.0, table_bytes=8 * MIB)
+    bundles = _Counting(store)
+    taken = [60 * MIB]
+    budget = Budget(200 * MIB, lambda: taken[-1], "consumer.memory_megabytes")
+    ladder = Admission(bundles, "m", LIMITS, budget)
+    ladder.admit(1, digest, lambda: True)
+    taken.append(200 * MIB - 17 * MIB)  # twice the file, and less than the session takes
+    with pytest.raises(NotAdmitted, match=r"it needs \d+ MiB, and 183 of the 200 MiB") as fallen:
+        ladder.admit(2, digest, lambda: True)
+    assert fallen.value.rung is Rung.MEMORY
+    assert bundles.files == 2
+
+
+def test_what_breaks_the_limit_once_loaded_is_let_go_of(store: ObjectStore) -> None:
+    """What was measured decides, whatever was estimated."""
+    digest = store_bundle(store, "m", 1.0)
+    readings = [50 * MIB] * 3
+    budget = Budget(
+        100 * MIB, lambda: readings.pop() if readings else 101 * MIB, "the container's memory limit"
+    )
+    with pytest.raises(NotAdmitted, match="with it loaded 101 MiB are taken") as fallen:
+        Admission(StoredBundles(store), "m", LIMITS, budget).admit(1, digest, lambda: True)
+    assert fallen.value.rung is Rung.MEMORY
+
+
+def test_a_bundle_that_passed_is_not_tried_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Released again as another version it is loaded at once; what was not tried still has to be."""
+    digest, other = store_bundle(store, "m", 1.0), store_bundle(store, "m", 2.0)
+    ladder = Admission(StoredBundles(store), "m", LIMITS)
+    ladder.admit(1, digest, lambda: True)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")  # no process can be started
+    assert ladder.admit(2, digest, lambda: True).version.version == 2
+    with pytest.raises(NotAdmitted, match="no process could be started"):
+        ladder.admit(3, other, lambda: True)
+
+
+def test_the_stages_of_an_admission_are_timed(store: ObjectStore) -> None:
+    """Each has its seconds, in order."""
+    admitted = _admit(store, store_bundle(store, "m", 1.0))
+    assert list(admitted.seconds) == ["fetch", "vet", "load", "check", "warm-up"]
+    assert all(seconds > 0 for seconds in admitted.seconds.values())
 
 
 def _falls(store: ObjectStore, digest: str, rung: Rung) -> NotAdmitted:

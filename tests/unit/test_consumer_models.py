@@ -2,20 +2,26 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
+import structlog
 
+from adapters.bundles import StoredBundles
 from adapters.object_store import ObjectStore, StoreUnavailable, open_store
 from consumer.admission import Limits
+from consumer.memory import MIB, resident_bytes
 from consumer.models import Loader
+from consumer.retries import STRUCK_SECONDS
 from deployment.state import Deployment, Release, Rollout, Standing, empty
 from scoring.snapshot import Snapshot
 from tests.bundles import store_bundle
 from tests.fleet import wait_for
+from tests.hostile import hostile_of
 
 
 class _Patchy:
@@ -71,6 +77,12 @@ class _Log:
         self.deployment = replace(now, shadows={name: rollout}, revision=name)
         return self.deployment
 
+    def end_shadows(self) -> Deployment:
+        """Nothing is scored for nobody to see."""
+        now = self.deployment
+        self.deployment = replace(now, shadows={}, revision=now.revision + 1)
+        return self.deployment
+
     def revoke(self, version: int) -> Deployment:
         """The version must not serve any more."""
         now = self.deployment
@@ -89,6 +101,18 @@ class _Log:
         return self.deployment
 
 
+LIMITS = Limits(30.0, 64)
+
+
+def _loader(
+    store: ObjectStore | _Patchy,
+    limits: Limits = LIMITS,
+    also_in_use: Callable[[], Sequence[Snapshot]] = tuple,
+) -> Loader:
+    bundles = StoredBundles(store)  # type: ignore[arg-type]
+    return Loader(bundles, "m", limits, lambda: None, also_in_use)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> _Patchy:
     """An empty store that always answers, so far."""
@@ -98,7 +122,7 @@ def store(tmp_path: Path) -> _Patchy:
 @pytest.fixture
 def loader(store: _Patchy) -> Iterator[Loader]:
     """A running loader."""
-    running = Loader(store, "m", Limits(30.0, 64), lambda: None)  # type: ignore[arg-type]
+    running = _loader(store)
     running.start()
     yield running
     running.stop()
@@ -114,7 +138,7 @@ def _ready_at(loader: Loader, revision: int) -> None:
     def look() -> bool:
         return loader.ready is not None and loader.ready.revision == revision
 
-    wait_for(f"a snapshot at revision {revision}", look, 10)
+    wait_for(f"a snapshot at revision {revision}", look)
 
 
 def test_a_champion_becomes_a_snapshot_with_its_stamp(
@@ -183,12 +207,12 @@ def test_the_loaders_thread_drops_what_nothing_names(
         newest = log.switch(version)
         loader.consider([newest])
         _ready_at(loader, newest.revision)
-    wait_for("three versions", lambda: loader.report.prepared == (1, 2, 3), 10)
+    wait_for("three versions", lambda: loader.report.prepared == (1, 2, 3))
     assert died_on == [], "a snapshot in use keeps its model"
     in_use = loader.ready
     assert in_use is not None
     loader.using(in_use)
-    wait_for("the old model's end", lambda: bool(died_on), 10)
+    wait_for("the old model's end", lambda: bool(died_on))
     assert died_on == ["loader"]
     assert loader.report.prepared == (2, 3)
 
@@ -209,7 +233,7 @@ def test_a_shadow_joins_the_snapshot_of_its_revision_once_it_is_loaded(
     assert loader.ready is not None
     assert loader.ready.shadows == ()
     store.away.clear()
-    wait_for("the shadow", lambda: loader.ready and loader.ready.shadows, 10)
+    wait_for("the shadow", lambda: loader.ready and loader.ready.shadows)
     assert loader.ready.revision == newest.revision
     assert [shadow.version.version for shadow in loader.ready.shadows] == [2]
 
@@ -219,13 +243,7 @@ def test_what_waits_for_a_shadow_keeps_its_models(
 ) -> None:
     """The loader drops them on its own thread once the shadow has let go and said so."""
     waiting: list[Snapshot] = []
-    loader = Loader(
-        store,  # type: ignore[arg-type]
-        "m",
-        Limits(30.0, 64),
-        lambda: None,
-        lambda: tuple(waiting),
-    )
+    loader = _loader(store, also_in_use=lambda: tuple(waiting))
     loader.start()
     log = _Log()
     log.release(bundle(1.0))
@@ -240,24 +258,23 @@ def test_what_waits_for_a_shadow_keeps_its_models(
         _ready_at(loader, newest.revision)
         loader.using(loader.ready)
     loader.look_again()
-    wait_for("three versions", lambda: loader.report.prepared == (1, 2, 3), 10)
+    wait_for("three versions", lambda: loader.report.prepared == (1, 2, 3))
     died_on: list[str] = []
     model = waiting[0].champion.model
     weakref.finalize(model, lambda: died_on.append(threading.current_thread().name))
     del model
     waiting.clear()
     loader.look_again()
-    wait_for("the old model's end", lambda: bool(died_on), 10)
+    wait_for("the old model's end", lambda: bool(died_on))
     assert died_on == ["loader"]
     loader.stop()
 
 
 def test_a_refused_version_that_the_store_gives_later_is_admitted(
-    store: _Patchy, bundle: Callable[[float], str], monkeypatch: pytest.MonkeyPatch
+    store: _Patchy, bundle: Callable[[float], str]
 ) -> None:
     """A refusal by the store is tried again by itself; the snapshot before stays in the meantime."""
-    monkeypatch.setattr("consumer.models.AGAIN_SECONDS", 0.2)
-    loader = Loader(store, "m", Limits(0.2, 64), lambda: None)  # type: ignore[arg-type]
+    loader = _loader(store, replace(LIMITS, seconds=0.2, again_seconds=0.2))
     loader.start()
     log = _Log()
     log.release(bundle(1.0))
@@ -267,7 +284,7 @@ def test_a_refused_version_that_the_store_gives_later_is_admitted(
     store.away.add(gone)
     passed = [log.release(gone), log.switch(2)]
     loader.consider(passed)
-    wait_for("a refusal", lambda: loader.report.refused, 10)
+    wait_for("a refusal", lambda: loader.report.refused)
     assert [(r.version, r.rung) for r in loader.report.refused] == [(2, "fetch")]
     assert loader.ready is not None
     assert loader.ready.champion.version == 1
@@ -289,9 +306,9 @@ def test_a_refusal_outlives_the_next_release(
     log.release(bundle(1.0))
     log.switch(1)
     loader.consider([log.release(store_bundle(store._store, "m", 2.0, opset=99))])
-    wait_for("the refusal", lambda: _refused(loader) == [(2, "runtime")], 10)
+    wait_for("the refusal", lambda: _refused(loader) == [(2, "runtime")])
     loader.consider([log.release(bundle(3.0))])
-    wait_for("the next one", lambda: 3 in loader.report.prepared, 10)
+    wait_for("the next one", lambda: 3 in loader.report.prepared)
     assert _refused(loader) == [(2, "runtime")]
     assert loader.report.passed == (1, 3)
     loader.consider([log.revoke(2)])
@@ -306,9 +323,9 @@ def test_what_passed_is_known_after_it_was_dropped(
     log.release(bundle(1.0))
     log.switch(1)
     loader.consider([log.release(bundle(2.0))])
-    wait_for("the newest", lambda: loader.report.prepared == (1, 2), 10)
+    wait_for("the newest", lambda: loader.report.prepared == (1, 2))
     loader.consider([log.release(bundle(3.0))])
-    wait_for("the next one", lambda: loader.report.prepared == (1, 3), 10)
+    wait_for("the next one", lambda: loader.report.prepared == (1, 3))
     assert loader.report.passed == (1, 2, 3)
     newest = log.switch(2)
     loader.consider([newest])
@@ -331,9 +348,7 @@ def test_a_loader_that_starts_late_judges_the_old_releases_last(
     prepared: list[tuple[int, ...]] = []
     loader._on_change = lambda: prepared.append(loader.report.prepared)
     loader.consider([log.switch(1)])
-    wait_for(
-        "all verdicts", lambda: loader.report.passed == (1, 3, 4) and loader.report.refused, 10
-    )
+    wait_for("all verdicts", lambda: loader.report.passed == (1, 3, 4) and loader.report.refused)
     assert _refused(loader) == [(2, "runtime")]
     assert set(prepared) <= {(), (1,), (1, 4)}
     asked = list(dict.fromkeys(key.split("/")[1] for key in store.asked))
@@ -349,20 +364,19 @@ def test_each_release_is_judged_once(
     for digest in digests:
         log.release(digest)
     loader.consider([log.switch(1)])
-    wait_for("all verdicts", lambda: loader.report.passed == (1, 2, 3), 10)
+    wait_for("all verdicts", lambda: loader.report.passed == (1, 2, 3))
     asked = len(store.asked)
     loader.consider([log.release(bundle(4.0))])
-    wait_for("the new one", lambda: loader.report.prepared == (1, 4), 10)
+    wait_for("the new one", lambda: loader.report.prepared == (1, 4))
     assert loader.report.passed == (1, 2, 3, 4)
     assert not any(digest[7:] in key for key in store.asked[asked:] for digest in digests)
 
 
 def test_what_nobody_wants_is_asked_for_less_often(
-    store: _Patchy, bundle: Callable[[float], str], monkeypatch: pytest.MonkeyPatch
+    store: _Patchy, bundle: Callable[[float], str]
 ) -> None:
     """A bundle that is gone is tried again in the short pause only once something wants it."""
-    monkeypatch.setattr("consumer.models.AGAIN_SECONDS", 0.05)
-    loader = Loader(store, "m", Limits(0.05, 64), lambda: None)  # type: ignore[arg-type]
+    loader = _loader(store, replace(LIMITS, seconds=0.05, again_seconds=0.05))
     loader.start()
     log = _Log()
     old, good, gone = bundle(1.0), bundle(2.0), bundle(3.0)
@@ -374,14 +388,14 @@ def test_what_nobody_wants_is_asked_for_less_often(
         return sum(digest[7:] in key for key in store.asked)
 
     loader.consider([log.switch(2)])
-    wait_for("both refusals", lambda: _refused(loader) == [(1, "fetch"), (3, "fetch")], 10)
+    wait_for("both refusals", lambda: _refused(loader) == [(1, "fetch"), (3, "fetch")])
     then = tries(gone)
-    wait_for("some more tries", lambda: tries(gone) >= then + 5, 10)
+    wait_for("some more tries", lambda: tries(gone) >= then + 5)
     assert tries(old) == 1
     loader.consider([log.shadow(1)])
-    wait_for("tries of what is wanted now", lambda: tries(old) >= 3, 10)
+    wait_for("tries of what is wanted now", lambda: tries(old) >= 3)
     store.away.clear()
-    wait_for("everything", lambda: loader.report.prepared == (1, 2, 3), 10)
+    wait_for("everything", lambda: loader.report.prepared == (1, 2, 3))
     assert loader.report.refused == ()
     loader.stop()
 
@@ -394,13 +408,89 @@ def test_what_is_loaded_is_published_while_another_version_is_downloaded(
     log.release(bundle(1.0))
     log.switch(1)
     loader.consider([log.release(bundle(2.0))])
-    wait_for("two versions", lambda: loader.report.prepared == (1, 2), 10)
+    wait_for("two versions", lambda: loader.report.prepared == (1, 2))
     store.held = bundle(3.0)
     loader.consider([log.release(store.held)])
-    wait_for("a download", lambda: any(store.held[7:] in key for key in store.asked), 10)
+    wait_for("a download", lambda: any(store.held[7:] in key for key in store.asked))
     newest = log.switch(2)
     loader.consider([newest])
     ready = loader.ready
     store.gate.set()
     assert ready is not None
     assert (ready.revision, ready.champion.version) == (newest.revision, 2)
+
+
+def test_what_hangs_is_tried_twice_and_then_left_alone_for_long(store: _Patchy) -> None:
+    """Two strikes; the champion stays, and the next release is not kept waiting."""
+    limits = replace(LIMITS, vet_seconds=1.0, again_seconds=0.1)
+    loader = _loader(store, limits)
+    loader.start()
+    log = _Log()
+    log.release(store_bundle(store._store, "m", 1.0))
+    loader.consider([log.switch(1)])
+    _ready_at(loader, 2)
+    made = hostile_of("m", "hang", Random(3))
+    log.release(made.store(store._store))
+    with structlog.testing.capture_logs() as lines:
+        loader.consider([log.switch(2)])
+        wait_for("two strikes", lambda: loader.refused_total.get("vet") == 2)
+    assert _refused(loader) == [(2, "vet")]
+    refusals = [line for line in lines if line["event"] == "model.refused"]
+    assert [line["tried_again"] for line in refusals] == [True, True]
+    assert refusals[0]["again_seconds"] < 1 < STRUCK_SECONDS / 2 < refusals[1]["again_seconds"]
+    loader.consider([log.release(store_bundle(store._store, "m", 3.0))])
+    wait_for("the next one", lambda: loader.report.prepared == (1, 3))
+    assert loader.refused_total == {"vet": 2}
+    assert loader.ready is not None
+    assert loader.ready.champion.version == 1
+    loader.stop()
+
+
+def test_falls_and_stages_are_counted(loader: Loader, store: _Patchy) -> None:
+    """For the metrics: refusals by rung, seconds by stage, models in memory."""
+    log = _Log()
+    log.release(store_bundle(store._store, "m", 1.0))
+    log.switch(1)
+    loader.consider([log.release(store_bundle(store._store, "m", 2.0, golden_slope=3.0))])
+    wait_for("a fall", lambda: loader.refused_total)
+    assert (loader.refused_total, loader.loaded) == ({"golden": 1}, 1)
+    assert set(loader.stage_seconds) == {"fetch", "vet", "load", "check", "warm-up"}
+    assert all(times == 1 and seconds > 0 for times, seconds in loader.stage_seconds.values())
+
+
+def test_what_was_dropped_is_given_back_and_makes_room_for_what_fell_from_memory(
+    store: _Patchy,
+) -> None:
+    """Two large models do not fit; once the first is not needed any more the second is looked at."""
+    large = 60 * MIB
+    megabytes = (resident_bytes() + 4 * large) // MIB
+    limits = replace(LIMITS, memory_megabytes=megabytes, again_seconds=600.0)
+    loader = _loader(store, limits)
+    loader.start()
+    log = _Log()
+    log.release(store_bundle(store._store, "m", 1.0))
+    log.switch(1)
+    log.release(store_bundle(store._store, "m", 2.0, table_bytes=large))
+    newest = log.shadow(2)
+    loader.consider([newest])
+    wait_for("the first", lambda: loader.report.prepared == (1, 2))
+    loader.using(_snapshot(loader))
+    log.release(store_bundle(store._store, "m", 3.0, table_bytes=large))
+    loader.consider([log.deployment])
+    wait_for("no room", lambda: _refused(loader) == [(3, "memory")])
+    with structlog.testing.capture_logs() as lines:
+        newest = log.end_shadows()
+        loader.consider([newest])
+        _ready_at(loader, newest.revision)
+        loader.using(_snapshot(loader))
+        wait_for("room", lambda: loader.report.prepared == (1, 3))
+    [dropped] = [line for line in lines if line["event"] == "model.dropped"]
+    assert dropped["version"] == 2
+    assert dropped["resident"] <= dropped["resident_before"] - large
+    assert not loader.report.refused
+    loader.stop()
+
+
+def _snapshot(loader: Loader) -> Snapshot:
+    assert loader.ready is not None
+    return loader.ready

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from adapters.settings import Settings
 from adapters.stream_config import consumer_config
 from consumer.answering import Serving
 from consumer.control import Heard
+from consumer.journal import Journal
 from consumer.models import Report
 from consumer.service import Service
 from consumer.shadow import ShadowScorer
@@ -123,7 +126,7 @@ class Scene:
         reporter = SimpleNamespace(peer_revision=0, changed=lambda: None)
         settings = Settings(consumer={"commit_interval_ms": 5_000})  # type: ignore[arg-type]
         self.stream = ScriptedStream()
-        self.shadows = ShadowScorer(settings, "m", "i")
+        self.shadows = ShadowScorer(settings, "m", "i", Journal(Path("/dev/null"), "nowhere"))
         self.service = Service(
             settings.consumer,
             "i",
@@ -131,6 +134,10 @@ class Scene:
             self.loader,  # type: ignore[arg-type]
             reporter,  # type: ignore[arg-type]
             self.shadows,
+            SimpleNamespace(
+                in_hand=lambda snapshot, batch: nullcontext(()),
+                committed=lambda offsets: None,
+            ),  # type: ignore[arg-type]
         )
         self.service.attach(self.stream, LIMIT)  # type: ignore[arg-type]
         self.service.turn()  # joins

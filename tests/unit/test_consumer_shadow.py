@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 from adapters.settings import Settings
 from adapters.shadow_stream import Handed, ShadowStream
 from consumer import shadow as module
+from consumer.journal import Journal
 from consumer.shadow import ROW_BYTES, ShadowScorer
 from consumer.tallies import Count, Meter, TallyName
 from deployment.state import Deployment, Rollout, empty
@@ -76,17 +78,20 @@ def batch(count: int, first: int = 0, store: str = "s1") -> list[Incoming]:
     return [incoming(value, offset=offset, key=b"k%d" % offset) for offset in offsets]
 
 
+NO_JOURNAL = Journal(Path("/dev/null"), "nowhere")
+
+
 class Scene:
     """A scorer with a broker that is not there; ``newest`` may be replaced."""
 
-    def __init__(self, kilobytes: int = 8_192) -> None:
+    def __init__(self, kilobytes: int = 8_192, journal: Journal = NO_JOURNAL) -> None:
         settings = Settings(
             kafka={"bootstrap_servers": NOBODY},  # type: ignore[arg-type]
             consumer={"shadow_queue_kilobytes": kilobytes},  # type: ignore[arg-type]
         )
         self.newest = running(4)
         self.in_use_when_let_go: list[tuple[Snapshot, ...]] = []
-        self.scorer = ShadowScorer(settings, "sales", "sales-0")
+        self.scorer = ShadowScorer(settings, "sales", "sales-0", journal)
 
     def start(self) -> None:
         """Start the thread."""
@@ -187,6 +192,20 @@ def test_small_batches_that_wait_are_scored_as_one() -> None:
     scene.start()
     scene.wait_until_scored(60)
     assert model.sizes == [64, 64]
+    scene.scorer.stop()
+
+
+def test_what_was_in_hand_at_two_ends_is_left_out(tmp_path: Path) -> None:
+    """A row that crashes a shadow's model brings the champion down twice, and then no more."""
+    for _ in range(2):
+        ended = Journal(tmp_path, "sales-0-shadow")
+        ended.note(batch(2, first=5))
+        ended.close()
+    scene = Scene(journal=Journal(tmp_path, "sales-0-shadow"))
+    scene.start()
+    scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=False)
+    scene.wait_until_scored(8)
+    assert scene.count() == Count(answered=8, failed=2)
     scene.scorer.stop()
 
 

@@ -1,0 +1,57 @@
+"""Confinement: what a process of a ``sandbox`` takes from itself before it looks at a model.
+
+It dies with its parent, leaves no core, writes no file, opens nothing more (neither files nor sockets),
+has its time of CPU and its address space limited, yields to others, and is the first to go where memory
+is short: as far as the system can. The limits stop accidents; they are no prison for a model that is
+written to break out.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+NICENESS = 5
+"""As the loader's thread: less would let the answering loop of a busy machine starve it."""
+
+DIE_WITH_PARENT = 1
+"""``PR_SET_PDEATHSIG`` of Linux."""
+
+LARGEST_WRITE = 64 * 1024
+"""Most that may be written to a file: what a dying runtime says on stderr."""
+
+
+def settle(parent: int) -> None:
+    """What can be taken at once: to live on without ``parent``, and to be in others' way."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before
+        os._exit(0)
+    with contextlib.suppress(OSError):
+        os.nice(max(NICENESS - os.nice(0), 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def has_job() -> bool:
+    """Waits for the job; False where nobody needs it done any more."""
+    return bool(sys.stdin.buffer.read(1))
+
+
+def confine(*, address_bytes: int, cpu_seconds: int) -> None:
+    """From here on: these limits, and no file, socket or core."""
+    _set(resource.RLIMIT_CORE, 0)
+    _set(resource.RLIMIT_FSIZE, LARGEST_WRITE)
+    _set(resource.RLIMIT_NOFILE, 0)
+    # The second limit is the one that kills; at the first the signal tells it from other deaths.
+    _set(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    _set(resource.RLIMIT_AS, address_bytes)
+
+
+def _set(limit: int, soft: int, hard: int | None = None) -> None:
+    """Only ever down; a system that does not know the limit goes without."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(limit, (soft, soft if hard is None else hard))

@@ -1,0 +1,150 @@
+"""A sandbox: one process in which a model may hang or die.
+
+1. It gets its job in an open file that has no name; it fetches nothing, and inherits nothing else but
+   the pipe for what it says. Its environment holds no credentials.
+2. It is in a process group of its own, and killed and waited for on every path (``close``). What else it
+   may not do it takes from itself (``confinement``).
+3. It is started before the job is there, so that its imports cost no time (``hand_over``).
+4. How it ended says whether the model brought it down: by a signal that a crash raises, or by an exit.
+   Any other signal came from outside, such as the SIGKILL of a system short of memory.
+
+The group is its own and the session is not: Linux shares the processor between sessions first, and one of
+its own would take half of it whatever its niceness.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+END_SECONDS = 2.0
+"""How long a process that has closed its pipe may take to be gone."""
+
+LONGEST_LAST_WORDS = 300
+LARGEST_READ = 64 * 1024
+
+CRASHES = frozenset(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
+    if hasattr(signal, name)
+)
+"""The signals by which a process brings itself down."""
+
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "TMPDIR")
+"""What the interpreter may need of the environment; everything else stays here."""
+
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""A pool of threads for each core would take its start, and address space."""
+
+
+class Sandbox:
+    """One process of ``python -m <module>``, started at once. ``close`` ends it. Raises OSError."""
+
+    def __init__(self, module: str) -> None:
+        with contextlib.ExitStack() as files:
+            self._job = files.enter_context(_nameless_file())
+            self._stderr = files.enter_context(_nameless_file())
+            self._said, said = os.pipe()
+            files.callback(os.close, self._said)
+            try:
+                self._process = _start(module, self._job, self._stderr, said)
+            finally:
+                os.close(said)
+            self._files = files.pop_all()
+        self._poll = select.poll()
+        self._poll.register(self._said, select.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def hand_over(self, parts: Iterable[bytes]) -> None:
+        """Give it the job, of these parts one after the other, and let it begin. Raises OSError."""
+        for content in parts:
+            self._job.write(content)
+        self._job.flush()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone already: its end says so
+            self._process.stdin.write(b"1")
+            self._process.stdin.close()
+
+    def listen(self, seconds: float) -> bytes | None:
+        """What it says next: some bytes, none where it has ended, None where it is silent so long."""
+        if self._poll.poll(seconds * 1_000):
+            return os.read(self._said, LARGEST_READ)
+        return None
+
+    def wait(self) -> int | None:
+        """The code that it ended with, a signal's as a negative number; None where it goes on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(END_SECONDS)
+        return None
+
+    def last_words(self) -> str:
+        """The last line that it wrote to stderr, as the end of a sentence."""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(size - 4_096, 0))
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f": {last[:LONGEST_LAST_WORDS]}" if last else ""
+
+    def close(self) -> None:
+        """End the process, if it is still there, and wait until it is gone."""
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._files.close()
+
+
+def name_of(number: int) -> str:
+    """A signal's name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _start(module: str, job: BinaryIO, stderr: BinaryIO, said: int) -> "subprocess.Popen[bytes]":
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    # Where this code is, whoever started it: an install, or a checkout.
+    kept["PYTHONPATH"] = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, str(job.fileno()), str(said), str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env=kept | ONE_THREAD,
+        pass_fds=(job.fileno(), said),
+        process_group=0,
+        bufsize=0,
+    )
+
+
+def _nameless_file() -> BinaryIO:
+    """A file in memory where the system has such, else in the folder for such things."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("modelwire-sandbox", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()

@@ -1,0 +1,152 @@
+"""``modelwire consume --workers``: real slots on a real broker, killed, stopped, started again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from consumer.supervisor import LASTING
+from tests.bundles import store_bundle
+from tests.fleet import Harness, Instance, environment_of, wait_for
+
+pytestmark = pytest.mark.stack
+
+
+def start(harness: Harness, workers: int, *arguments: str, first: int = 0) -> Instance:
+    """A supervisor of so many slots."""
+    harness.release(store_bundle(harness.store, harness.model, 3.0))
+    return harness.start(first, "--workers", str(workers), *arguments)
+
+
+def pid_of(supervisor: Instance, slot: int) -> int:
+    """The slot's newest process."""
+    started = [line for line in supervisor.lines("slot.started") if line["slot"] == slot]
+    return int(started[-1]["pid"])
+
+
+def are_gone(pids: list[int]) -> Callable[[], bool]:
+    """Whether none of the processes runs any more."""
+
+    def look() -> bool:
+        return all(
+            not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+            for pid in pids
+        )
+
+    return look
+
+
+def test_a_killed_slot_is_back_and_a_stop_stops_all(harness: Harness) -> None:
+    """Killed under load it starts again at once, each request has its one answer; SIGTERM ends in 0."""
+    supervisor = start(harness, 2, first=4)
+    harness.wait_until_ready(2)
+    named = {sighting.status.instance for sighting in harness.fleet()}
+    assert named == {f"modelwire-{harness.model}-{slot}" for slot in (4, 5)}
+    with harness.stream(200) as stream:
+        wait_for("requests", lambda: stream.sent > 100)
+        killed = pid_of(supervisor, 5)
+        os.kill(killed, signal.SIGKILL)
+        [ended] = wait_for("the end heard of", lambda: supervisor.lines("slot.ended"))
+        assert (ended["slot"], ended["pid"], ended["signal"]) == (5, killed, "SIGKILL")
+        assert ended["starts_in_seconds"] == 0
+        wait_for("another process", lambda: pid_of(supervisor, 5) != killed)
+        after = stream.sent
+        wait_for("more requests", lambda: stream.sent > after + 300)
+    report = harness.verify()
+    assert report.clean, report.findings
+    assert report.forecasts == stream.sent
+    slots = [pid_of(supervisor, slot) for slot in (4, 5)]
+    assert supervisor.terminate(20) == 0
+    assert are_gone(slots)()
+    codes = [line.get("exit_code") for line in supervisor.lines("slot.ended")]
+    assert codes == [None, 0, 0]
+    assert supervisor.lines("supervisor.stop")[0]["exit_code"] == 0
+
+
+def test_no_slot_outlives_a_killed_supervisor(harness: Harness) -> None:
+    """Its slots die with it, one at work as well as one that has only just begun to start."""
+    supervisor = start(harness, 2)
+    wait_for("two slots", lambda: len(supervisor.lines("consumer.start")) == 2)
+    young = pid_of(supervisor, 1)
+    os.kill(young, signal.SIGKILL)
+    wait_for("a young one", lambda: pid_of(supervisor, 1) != young)
+    slots = [pid_of(supervisor, slot) for slot in (0, 1)]
+    supervisor.kill()
+    wait_for("their end", are_gone(slots), 5)
+    said = harness.run("consume", "--model", harness.model, "--supervisor", "999999999", code=1)
+    assert "the supervisor of this slot (process 999999999) is gone" in said
+
+
+def test_a_slot_that_cannot_start_ends_the_supervisor(harness: Harness) -> None:
+    """With the slot's own code, and a line that says why, where a restart would not mend it."""
+    harness.model = "unknown-model"
+    unknown = harness.start(0, "--workers", "2")
+    astray = harness.start(0, "--workers", "1", KAFKA__BOOTSTRAP_SERVERS="")
+    assert (unknown.wait_for_exit(60), astray.wait_for_exit(60)) == (4, 2)
+    for supervisor, slots, code in ((unknown, {0, 1}, 4), (astray, {0}, 2)):
+        lines = supervisor.lines("slot.given_up")
+        assert {line["slot"] for line in lines} == slots
+        assert {(line["exit_code"], line["reason"]) for line in lines} == {(code, LASTING[code])}
+        assert supervisor.lines("supervisor.stop")[0]["exit_code"] == code
+    assert "modelwire topics create" in unknown.text
+    assert "no Kafka broker is named" in astray.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port", "said"),
+    [
+        (["--slot", "9998", "--workers", "3"], "0", "goes beyond the last slot, 9999"),
+        (["--workers", "6"], "65530", "up to 65536"),
+        (["--workers", "0"], "0", "0 is not in the range"),
+    ],
+)
+def test_what_it_has_no_numbers_for_is_refused(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, arguments: list[str], port: str, said: str
+) -> None:
+    """Slots and ports beyond their ends are the caller's mistake: exit code 2 before anything starts."""
+    monkeypatch.setitem(harness._environment, "MODELWIRE_CONSUMER__HEALTH_PORT", port)
+    assert said in harness.run("consume", "--model", "m", *arguments, code=2)
+
+
+def test_a_second_signal_does_not_wait_for_a_slot_that_hangs(harness: Harness) -> None:
+    """The slot is killed, and the code says that the end was not awaited."""
+    supervisor = start(harness, 1)
+    supervisor.wait_for_line("consumer.start")
+    slot = pid_of(supervisor, 0)
+    os.kill(slot, signal.SIGSTOP)
+
+    def ask_again() -> bool:
+        supervisor.process.send_signal(signal.SIGINT)
+        return supervisor.process.poll() is not None
+
+    wait_for("the end", ask_again, 10)
+    assert supervisor.process.returncode == 130
+    assert are_gone([slot])()
+    passed_on = [line["signal"] for line in supervisor.lines("supervisor.stopping")]
+    assert passed_on == ["SIGTERM", "SIGKILL"]
+
+
+def test_a_child_that_it_did_not_start_is_reaped(harness: Harness) -> None:
+    """Process 1 of a container inherits such children; each would stay a zombie for ever."""
+    consume = ["-m", "modelwire", "consume", "--model", harness.model, "--workers", "1"]
+    supervisor = subprocess.Popen(
+        ["sh", "-c", 'sleep 0.1 & exec "$@"', "sh", sys.executable, *consume],
+        env=environment_of(harness.settings),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        of_supervisor = psutil.Process(supervisor.pid)
+        [inherited] = wait_for("the child of the shell", of_supervisor.children)
+
+        def only_the_slot() -> bool:
+            children = of_supervisor.children()
+            return len(children) == 1 and inherited not in children
+
+        wait_for("the slot, and nothing else", only_the_slot)
+    finally:
+        supervisor.kill()
+        supervisor.wait()

@@ -1,0 +1,79 @@
+"""The probe: rows that crash or hang the runtime are found in processes that really die of them."""
+
+import platform
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adapters.bundles import StoredBundles, read_manifest
+from adapters.object_store import open_store
+from consumer.probe import SandboxProbe
+from schemas.errors import ModelwireError
+from scoring.snapshot import LoadedVersion, load
+from tests.trap_bundle import CRASH, HANG, store_trap
+
+MEBIBYTE = 1024 * 1024
+ADDRESS_BYTES = 2_048 * MEBIBYTE
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"),
+    reason="other processors divide the least integer by -1 without a trap",
+)
+
+
+class Scene:
+    """A stored bundle with traps, and what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        store = open_store(folder.absolute().as_uri())
+        self.digest = store_trap(store, "m", 2.0)
+        contract = read_manifest(store, self.digest).contract
+        never = None
+        self.version: LoadedVersion = load(1, self.digest, contract, never)  # type: ignore[arg-type]
+        self.bundles = StoredBundles(store)
+
+    def deadly(self, *units: float, seconds: float = 20.0) -> frozenset[int]:
+        """The places of the rows with these units that bring the runtime down."""
+        probe = SandboxProbe(self.bundles, seconds, ADDRESS_BYTES)
+        rows = [
+            msgspec.json.encode({"item": "a", "units": each, "date": "2011-12-09"})
+            for each in units
+        ]
+        return probe.deadly(self.version, rows)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """A store with one bundle."""
+    return Scene(tmp_path / "store")
+
+
+def test_rows_that_nothing_is_wrong_with_are_no_ones_fault(scene: Scene) -> None:
+    """Whoever killed the consumer, it was not they."""
+    assert scene.deadly(*map(float, range(100))) == frozenset()
+
+
+def test_each_row_that_crashes_the_runtime_is_found(scene: Scene) -> None:
+    """The first, the last, and two that are neighbours; no other."""
+    assert scene.deadly(CRASH, 1.0, CRASH, CRASH, 2.0, CRASH) == {0, 2, 3, 5}
+
+
+def test_a_row_that_hangs_the_runtime_is_found(scene: Scene) -> None:
+    """It gets the time of a batch, and no more."""
+    assert scene.deadly(1.0, HANG, 2.0, seconds=1.5) == {1}
+
+
+def test_a_bundle_that_cannot_be_had_is_an_error(scene: Scene, tmp_path: Path) -> None:
+    """Rows are not condemned unheard."""
+    scene.bundles = StoredBundles(open_store((tmp_path / "empty").as_uri()))
+    with pytest.raises(ModelwireError):
+        scene.deadly(CRASH)
+
+
+def test_without_room_for_the_model_no_row_is_condemned(scene: Scene) -> None:
+    """A process that dies before it ran anything says nothing of the rows."""
+    probe = SandboxProbe(scene.bundles, 5.0, 1 * MEBIBYTE)
+    row = msgspec.json.encode({"item": "a", "units": 1.0, "date": "2011-12-09"})
+    with pytest.raises(ModelwireError, match="could not be told apart"):
+        probe.deadly(scene.version, [row])

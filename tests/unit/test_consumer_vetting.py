@@ -1,0 +1,273 @@
+"""Vetting: a model that hangs, crashes or takes too much costs a process, and never this one."""
+
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from consumer.memory import MIB
+from consumer.rungs import Again, Bundle, NotAdmitted, Rung
+from consumer.vetting import Overtaken, Trial
+from schemas.manifest import GOLDEN_NAME, MODEL_NAME, decode_manifest
+from tests.bundles import make_bundle
+from tests.fleet import wait_for
+from tests.hostile import hostile_of
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+PLENTY = 64 * 1024 * MIB
+
+
+def _good(table_bytes: int = 400) -> Bundle:
+    manifest, files = make_bundle("m", 1.5, table_bytes=table_bytes)
+    return Bundle("sha256:good", manifest, files[MODEL_NAME], files[GOLDEN_NAME])
+
+
+def _hostile(kind: str) -> Bundle:
+    made = hostile_of("m", kind, random.Random(3))
+    manifest = decode_manifest(made.files["manifest.json"])
+    return Bundle(made.digest, manifest, made.files[MODEL_NAME], made.files[GOLDEN_NAME])
+
+
+def _judge(
+    trial: Trial,
+    bundle: Bundle,
+    seconds: float = 20.0,
+    address_bytes: int = 4_096 * MIB,
+    room_bytes: int = PLENTY,
+    wanted: Callable[[], bool] = lambda: True,
+) -> int:
+    return trial.judge(
+        bundle,
+        seconds=seconds,
+        address_bytes=address_bytes,
+        room_bytes=room_bytes,
+        batch_size=64,
+        wanted=wanted,
+    )
+
+
+def _falls(bundle: Bundle, **how: float) -> NotAdmitted:
+    with Trial() as trial, pytest.raises(NotAdmitted) as fallen:
+        _judge(trial, bundle, **how)  # type: ignore[arg-type]
+    assert not _is_there(trial.pid)
+    return fallen.value
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process of this id is there, dead and not waited for or alive."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def hanging() -> Iterator[tuple[Trial, list[NotAdmitted]]]:
+    """A trial whose model hangs, judged on another thread; what it fell from comes into the list."""
+    ends: list[NotAdmitted] = []
+    with Trial() as trial:
+
+        def judge() -> None:
+            with pytest.raises(NotAdmitted) as fallen:
+                _judge(trial, _hostile("hang"), 60.0)
+            ends.append(fallen.value)
+
+        thread = threading.Thread(target=judge)
+        thread.start()
+        wait_for("the trial", lambda: _is_trying(trial.pid))
+        yield trial, ends
+        if not ends:
+            os.kill(trial.pid, signal.SIGKILL)
+        thread.join(20)
+
+
+def _limits_of(pid: int) -> dict[str, list[str]]:
+    """The soft and the hard limits of a process by name."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip(): line[26:].split()[:2] for line in lines}
+
+
+def _is_trying(pid: int) -> bool:
+    """Whether the process has the job in hand: the last limit is set."""
+    return _limits_of(pid)["Max address space"][0] != "unlimited"
+
+
+def test_a_good_model_passes_and_says_what_it_will_take() -> None:
+    """What it had resident is at least the table of the graph, and not the whole process."""
+    with Trial() as trial:
+        growth = _judge(trial, _good(table_bytes=20 * MIB))
+    if sys.platform == "linux":
+        assert 20 * MIB <= growth <= 100 * MIB
+    assert not _is_there(trial.pid)
+
+
+def test_a_model_that_hangs_is_stopped_at_the_limit() -> None:
+    """The reason says the limit and its setting, and the process is gone."""
+    fallen = _falls(_hostile("hang"), seconds=1.0)
+    assert (fallen.rung, fallen.again) == (Rung.VET, Again.STRIKE)
+    assert "timed out" in fallen.reason
+    assert "within 1 s (consumer.vet_timeout_ms)" in fallen.reason
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others do not trap")
+def test_a_model_that_crashes_is_named_with_its_signal() -> None:
+    """The smallest integer by -1 ends onnxruntime: a strike."""
+    fallen = _falls(_hostile("crash"))
+    assert (fallen.rung, fallen.again) == (Rung.VET, Again.STRIKE)
+    assert "SIGFPE" in fallen.reason
+
+
+def test_a_model_that_asks_for_many_gigabytes_falls_at_its_address_space() -> None:
+    """The reason says the limit and its setting; it is the model's own fault, for ever."""
+    fallen = _falls(_hostile("allocation"), address_bytes=2_048 * MIB)
+    assert (fallen.rung, fallen.again) == (Rung.VET, Again.NEVER)
+    assert "2048 MiB of address space that consumer.vet_megabytes allows" in fallen.reason
+
+
+def test_a_model_that_asks_for_more_than_is_left_falls_from_memory() -> None:
+    """A good one as well; that may be mended."""
+    fallen = _falls(_good(table_bytes=30 * MIB), room_bytes=20 * MIB)
+    assert (fallen.rung, fallen.again) == (Rung.MEMORY, Again.MENDED)
+
+
+def test_a_rung_that_it_falls_from_comes_through_with_its_reason() -> None:
+    """What the process says is believed."""
+    fallen = _falls(_hostile("not a number"))
+    assert (fallen.rung, fallen.again) == (Rung.GOLDEN, Again.NEVER)
+    assert "golden vector" in fallen.reason
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("number", "again", "says"),
+    [
+        (signal.SIGSEGV, Again.STRIKE, "it crashed the process that tried it with SIGSEGV"),
+        (signal.SIGKILL, Again.KILLED, "ended from outside with SIGKILL"),
+        (signal.SIGTERM, Again.KILLED, "ended from outside with SIGTERM"),
+        (signal.SIGXCPU, Again.STRIKE, "it timed out"),
+    ],
+)
+def test_a_signal_says_whose_fault_it_was(
+    hanging: tuple[Trial, list[NotAdmitted]], number: signal.Signals, again: Again, says: str
+) -> None:
+    """A crash is the model's; what somebody else kills says nothing of it."""
+    trial, ends = hanging
+    os.kill(trial.pid, number)
+    wait_for("an end", lambda: ends)
+    assert (ends[0].rung, ends[0].again) == (Rung.VET, again)
+    assert says in ends[0].reason
+
+
+@on_linux
+def test_the_process_has_taken_from_itself_what_it_does_not_need(
+    hanging: tuple[Trial, list[NotAdmitted]],
+) -> None:
+    """No core, no more files or sockets, little to write, addresses and time limited, first to go."""
+    trial, _ = hanging
+    limits = _limits_of(trial.pid)
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max open files"] == ["0", "0"]
+    assert limits["Max file size"] == ["65536", "65536"]
+    assert limits["Max address space"] == [str(4_096 * MIB)] * 2
+    assert limits["Max cpu time"] == ["61", "62"]
+    assert Path(f"/proc/{trial.pid}/oom_score_adj").read_text().strip() == "1000"
+    assert os.getpgid(trial.pid) == trial.pid
+    assert os.getpriority(os.PRIO_PROCESS, trial.pid) >= 5
+
+
+@on_linux
+def test_it_inherits_neither_credentials_nor_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its own pipes, its job and what it reads of itself are open, and no secret is in reach."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-tell")
+    secret, other_end = os.pipe()
+    os.set_inheritable(secret, True)
+    try:
+        with Trial() as trial:
+            name = Path(f"/proc/{trial.pid}/comm")
+            wait_for("its start", lambda: name.read_text().startswith("python"))
+            assert b"do-not-tell" not in Path(f"/proc/{trial.pid}/environ").read_bytes()
+            ours = os.readlink(f"/proc/self/fd/{secret}")
+            theirs = [os.readlink(each) for each in Path(f"/proc/{trial.pid}/fd").iterdir()]
+            assert ours not in theirs
+    finally:
+        os.close(secret)
+        os.close(other_end)
+
+
+def test_what_nobody_wants_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once, since a good model is nearly done; but it does not keep the next one waiting."""
+    monkeypatch.setattr("consumer.vetting.PATIENCE_SECONDS", 0.2)
+    with Trial() as trial, pytest.raises(Overtaken):
+        _judge(trial, _hostile("hang"), 60.0, wanted=lambda: False)
+    assert not _is_there(trial.pid)
+
+
+def test_a_good_model_that_is_overtaken_is_still_judged() -> None:
+    """A log that names another version every moment does not keep each from its verdict."""
+    with Trial() as trial:
+        _judge(trial, _good(), wanted=lambda: False)
+
+
+def test_a_process_that_got_no_job_is_ended_too() -> None:
+    """The fetch fell after it was started."""
+    with Trial() as trial:
+        assert _is_there(trial.pid)
+    assert not _is_there(trial.pid)
+
+
+@on_linux
+def test_it_dies_with_the_consumer(tmp_path: Path) -> None:
+    """A consumer that is killed in the middle leaves no process that burns a core."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from tests.unit.test_consumer_vetting import Trial, _hostile, _judge\n"
+        "trial = Trial()\n"
+        "print(trial.pid, flush=True)\n"
+        "_judge(trial, _hostile('hang'), 60.0)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    wait_for("the trial", lambda: _is_trying(pid))
+    parent.kill()
+    parent.wait()
+    wait_for("its end", lambda: not _is_there(pid) or _state_of(pid) == "Z", 10)
+
+
+def _state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the machine's trouble, and says nothing of the model."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(NotAdmitted, match="no process could be started") as fallen:
+        Trial()
+    assert (fallen.value.rung, fallen.value.again) == (Rung.VET, Again.MENDED)
+
+
+def test_a_process_that_ends_without_a_verdict_is_a_strike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its exit code is told, and the last line that it said."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho first >&2\necho out of luck >&2\nexit 7\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    fallen = _falls(_good())
+    assert (fallen.rung, fallen.again) == (Rung.VET, Again.STRIKE)
+    assert fallen.reason == "the process that tried it ended with code 7: out of luck"
