@@ -234,7 +234,7 @@ class RequestStream:
         if messages and limit > 1:
             messages += self._consume(limit - 1, fill_seconds)
         self._raise_failure()
-        if any(message.error() is not None for message in messages):
+        if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._judge_fetched(message)]
         return cast(list[Fetched], messages)
 

@@ -194,7 +194,7 @@ class Answering:
         fetched: Sequence[Incoming] = yield Fetch(
             self._pace.batch_size,
             self.transactions.seconds_left(view.now, IDLE_SECONDS),
-            self._pace.batch_wait,
+            self.transactions.seconds_left(view.now, self._pace.batch_wait),
         )
         # The one look at the snapshot: all that follows in this turn is under it.
         view = yield Look()

@@ -12,8 +12,6 @@ The limit is the producer's, which lies below the topics'. Sizes count key, valu
 ``RECORD_OVERHEAD`` for the record's own fields.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from schemas.forecast import decode_forecast
@@ -23,9 +21,11 @@ from scoring.batch import ForecastAnswer, RejectionAnswer
 RECORD_OVERHEAD = 100
 """Bytes of a record's lengths, timestamps and attributes, and of its header lengths, generously."""
 
+MOST_HEADERS = 8_192
+"""Bytes that the headers never reach: a detail has 500 characters, and names are short."""
 
-@dataclass(frozen=True)
-class RejectionRecord:
+
+class RejectionRecord(msgspec.Struct, frozen=True, gc=False):
     """A record of the rejections topic."""
 
     key: bytes | None
@@ -37,6 +37,9 @@ def rejection_record(answer: RejectionAnswer, limit: int) -> RejectionRecord:
     """The record that carries a rejection, of at most ``limit`` bytes."""
     incoming, rejection = answer.incoming, answer.rejection
     headers = rejection_headers(rejection)
+    # Far below the limit nothing needs to be added up.
+    if incoming.value and len(incoming.key or b"") + len(incoming.value) <= limit - MOST_HEADERS:
+        return RejectionRecord(incoming.key, incoming.value, headers)
     if incoming.value and _size(incoming.key, incoming.value, headers) <= limit:
         return RejectionRecord(incoming.key, incoming.value, headers)
     envelope = msgspec.json.encode(

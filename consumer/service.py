@@ -28,7 +28,7 @@ from consumer.outgoing import rejection_record, too_large
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
 from consumer.tallies import Meters
-from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer, answer
+from scoring.batch import Answer, Incoming, RejectionAnswer, answer
 from scoring.snapshot import Snapshot
 
 LEAVE_SECONDS = 5.0
@@ -126,7 +126,7 @@ class Service:
             case do.Begin():
                 return self._stream.begin()
             case do.Write(answers):
-                return [self._write(each) for each in answers]
+                return self._write(answers)
             case do.Commit(offsets, stamp):
                 self._stream.commit(offsets, stamp)
                 return self._isolation.committed(offsets)
@@ -192,20 +192,24 @@ class Service:
             self.meters.batch(len(batch), time.monotonic() - began)
         return answers
 
-    def _write(self, each: Answer) -> Answer:
-        if isinstance(each, ForecastAnswer):
+    def _write(self, answers: Sequence[Answer]) -> list[Answer]:
+        produce = self._stream.produce_forecast
+        written = list(answers)
+        for place, each in enumerate(answers):
+            if isinstance(each, RejectionAnswer):
+                self._write_rejection(each)
+                continue
             incoming = each.incoming
             try:
-                self._stream.produce_forecast(incoming.partition, incoming.key, each.value)
-                return each
+                produce(incoming.partition, incoming.key, each.value)
             except TooLargeForTopic:
-                each = too_large(each, self._record_limit)
-        return self._write_rejection(each)
+                written[place] = rejected = too_large(each, self._record_limit)
+                self._write_rejection(rejected)
+        return written
 
-    def _write_rejection(self, each: RejectionAnswer) -> Answer:
+    def _write_rejection(self, each: RejectionAnswer) -> None:
         record = rejection_record(each, self._record_limit)
         self._stream.produce_rejection(record.key, record.value, record.headers)
-        return each
 
     def _say(self, line: do.Say) -> None:
         fields = dict(line.fields)

