@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE := .modelwire
 
-.PHONY: help venv demo test check bench up down clean lock schemas
+.PHONY: help venv demo test check chaos bench up down clean lock schemas
 
 help:
 	@echo "make demo    train, release, shadow, canary, undo, check: on a real Kafka broker"
 	@echo "make test    all tests, on a real Kafka broker and a real S3 server"
 	@echo "make check   format, lint, types, import contracts"
-	@echo "make bench   measure folding, swaps and shadows"
+	@echo "make chaos   the long tests, then one run of kills and faults: REQUESTS= KILLS= BROKER_KILLS= SEED="
+	@echo "make bench   measure the loop, folding, swaps, shadows, the loader and poison"
 	@echo "make up      start the local stack (make down stops it)"
 	@echo "make clean   remove the virtual environment, caches and the local stack's state"
 
@@ -40,10 +41,18 @@ check: $(STAMP)
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 
+# The sizes reach the run as environment variables. Its last line is a JSON object.
+chaos: $(STAMP)
+	@$(BIN)/python -m pytest -m chaos $(ARGS)
+	@$(BIN)/python -m tests.chaos.run
+
 bench: $(STAMP)
+	@$(BIN)/python -m bench.loop $(ARGS)
 	@$(BIN)/python -m bench.fold
-	@$(BIN)/python -m bench.swaps $(ARGS)
+	@$(BIN)/python -m bench.swaps
 	@$(BIN)/python -m bench.shadow
+	@$(BIN)/python -m bench.loader
+	@$(BIN)/python -m bench.poison
 
 up: $(STAMP)
 	@$(BIN)/modelwire up

@@ -58,8 +58,10 @@ def server_properties(kafka_port: int, controller_port: int, data: str = "data")
         "group.initial.rebalance.delay.ms": 0,
         # Consumers may be given up sooner than the broker's own 6 s.
         "group.min.session.timeout.ms": 1_000,
-        # A dead owner's transaction holds its readers until somebody looks: not 10 s after its time.
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
+        # Not sooner: looked for within a second of a restart, before partitions have their leaders, a
+        # transaction that is too old was aborted without its markers, and the next one of its
+        # producer committed it (Kafka 4.3.1).
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 10_000,
         # 30 days: committed offsets must outlive the requests, which are kept for 7.
         "offsets.retention.minutes": 43_200,
         # After SIGKILL the controller refuses the broker for this long (a duplicate registration).

@@ -20,6 +20,7 @@ from tests.chaos.schedule import (
     Step,
     Stop,
     StoreFault,
+    pace,
     schedule,
     sizes_for,
 )
@@ -114,3 +115,9 @@ def test_nothing_asked_is_nothing_done() -> None:
     assert schedule(Sizes(100, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0), 1) == ()
     with pytest.raises(ValueError, match="below nothing"):
         replace(FULL, stops=-1)
+
+
+def test_the_full_size_takes_a_quarter_of_an_hour_at_most() -> None:
+    """Where the machine keeps up with its restarts; a run without kills is no faster than readers are."""
+    assert 600 < FULL.requests / pace(FULL) < 900
+    assert pace(replace(FULL, kills=0, broker_kills=0)) == 1_500

@@ -1,0 +1,149 @@
+"""Gives the commands of a chaos run to the control log, by the log's own append, on threads of its own.
+
+A command that is in doubt, or that no broker answers, is given again with the same id until the log has
+it or refuses it. Scheduled commands and a flood race with each other, as people do.
+"""
+
+import itertools
+import queue
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from random import Random
+from typing import TypeVar
+
+from adapters.control_append import append
+from adapters.control_log import read_log
+from adapters.fleet_topic import live_instances
+from deployment.commands import Command as Given
+from deployment.state import Deployment
+from schemas.errors import ModelwireError, NotFound, RefusedByRule
+from tests.bundles import store_bundle
+from tests.chaos.commands import choose
+from tests.chaos.schedule import Ask, Command, Flood
+from tests.fleet import Harness
+
+PATIENCE_SECONDS = 240.0
+"""For one command, through every outage of the broker."""
+
+Outcome = TypeVar("Outcome")
+
+TABLE_BYTES = 60_000
+"""Of each bundle: enough for a store that is slow, cut off or flipping bits to spoil."""
+
+
+class Commander:
+    """Starts with ``start``; ``close`` returns when what was ordered is done."""
+
+    def __init__(self, harness: Harness, say: Callable[[str], None]) -> None:
+        self.counts: Counter[str] = Counter()
+        """Commands by kind, those that were refused, and the ``events`` that they made."""
+        self._harness = harness
+        self._say = say
+        self._slopes = itertools.count(1)
+        self._orders: queue.Queue[Command | None] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        self.failures: list[str] = []
+
+    def start(self) -> None:
+        """Wait for orders."""
+        self._spawn(self._obey)
+
+    def order(self, command: Command) -> None:
+        """Give this command once those before are given."""
+        self._orders.put(command)
+
+    def flood(self, flood: Flood) -> None:
+        """Give these commands, one after the other, beside the others."""
+        self._spawn(lambda: self._flood(flood))
+
+    def close(self) -> None:
+        """Obey what was ordered, and end."""
+        self._orders.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def new_bundle(self) -> str:
+        """A bundle that was never released; returns its digest."""
+        slope = 1.0 + next(self._slopes) / 128
+        harness = self._harness
+        return store_bundle(harness.store, harness.model, slope, table_bytes=TABLE_BYTES)
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - a thread's failure is the run's
+                self.failures.append(f"{type(error).__name__}: {error}")
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _obey(self) -> None:
+        while (order := self._orders.get()) is not None:
+            self._give(order.ask, Random(order.draw), is_scheduled=True)
+
+    def _flood(self, flood: Flood) -> None:
+        random, began = Random(flood.draw), time.monotonic()
+        before = self.counts["events"]
+        for _ in range(flood.commands):
+            self._give(Ask.ANY, random, is_scheduled=False)
+        self.counts["flooded"] += flood.commands
+        events, seconds = self.counts["events"] - before, time.monotonic() - began
+        self._say(f"the flood is over: {flood.commands} commands, {events} events, {seconds:.0f} s")
+
+    def _give(self, ask: Ask, random: Random, *, is_scheduled: bool) -> None:
+        """Choose and append; what a rule refuses is counted and is no failure.
+
+        In a flood the fleet is not looked at, which takes longer than the append.
+        """
+        commandid, deadline = uuid.uuid4().hex, time.monotonic() + PATIENCE_SECONDS
+        harness = self._harness
+        deployment, given = self._persist(
+            lambda: self._choose(ask, random, is_scheduled=is_scheduled), deadline
+        )
+        kind = type(given).__name__
+        try:
+            events = self._persist(
+                lambda: append(
+                    harness.settings,
+                    harness.model,
+                    given,
+                    commandid=commandid,
+                    actor="chaos",
+                    now=lambda: datetime.now(UTC),
+                ),
+                deadline,
+            )
+        except (RefusedByRule, NotFound) as refused:
+            self.counts["refused"] += 1
+            outcome = refused.message
+        else:
+            self.counts["events"] += len(events)
+            outcome = ", ".join(type(each.data).__name__ for each in events)
+        self.counts[kind] += 1
+        if is_scheduled:
+            self._say(f"{kind.lower()} at revision {deployment.revision}: {outcome}")
+
+    def _choose(self, ask: Ask, random: Random, *, is_scheduled: bool) -> tuple[Deployment, Given]:
+        harness = self._harness
+        deployment = read_log(harness.settings, harness.model).deployment
+        fleet = live_instances(harness.fleet()) if is_scheduled else ()
+        return deployment, choose(deployment, ask, random, fleet, self.new_bundle)
+
+    def _persist(self, work: Callable[[], Outcome], deadline: float) -> Outcome:
+        """What ``work`` gives, tried again while the broker is away. Raises what a rule refuses."""
+        while True:
+            try:
+                return work()
+            except (RefusedByRule, NotFound):
+                raise
+            except ModelwireError:
+                if time.monotonic() > deadline:
+                    raise
+                self.counts["repeated"] += 1
+                time.sleep(0.2)
