@@ -43,8 +43,8 @@ check: $(STAMP)
 
 # The sizes reach the run as environment variables. Its last line is a JSON object.
 chaos: $(STAMP)
-	@$(BIN)/python -m pytest -m chaos $(ARGS)
-	@$(BIN)/python -m tests.chaos.run
+	@status=0; $(BIN)/python -m pytest -m chaos $(ARGS) || status=$$?; \
+	  $(BIN)/python -m tests.chaos.run || status=$$?; exit $$status
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.loop $(ARGS)

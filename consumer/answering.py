@@ -44,6 +44,8 @@ from consumer.instructions import (
     Serve,
     Sleep,
     Steps,
+    Suspect,
+    TakeApart,
     Use,
     View,
 )
@@ -206,6 +208,11 @@ class Answering:
             return
         if self.transactions.is_open_under_another(snapshot):
             yield from self.transactions.commit()
+        if (yield Suspect(snapshot, fetched)):
+            yield from self.transactions.commit()  # it would grow too old meanwhile
+            yield TakeApart(snapshot, fetched)
+            yield from self._put_back(fetched)  # so would the snapshot
+            return
         yield from self._apply(snapshot)
         yield from self._answer_batch(snapshot, fetched)
         now: float = yield Clock()
@@ -222,7 +229,8 @@ class Answering:
             return
         answers: Sequence[Answer] = yield Score(snapshot, batch)
         yield from self.transactions.begin(snapshot)
-        yield from self.transactions.write(answers)
+        if not (yield from self.transactions.write(answers)):
+            return
         is_behind = len(fetched) >= self._pace.batch_size
         yield HandOver(snapshot, batch, is_behind)
 

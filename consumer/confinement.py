@@ -24,6 +24,10 @@ LARGEST_WRITE = 64 * 1024
 """Most that may be written to a file: what a dying runtime says on stderr."""
 
 
+ALLOCATION_FAILED = ("Failed to allocate memory", "bad_alloc", "MemoryError")
+"""What onnxruntime says where it gets no memory; such errors have no type of their own."""
+
+
 def settle(parent: int) -> None:
     """What can be taken at once: to live on without ``parent``, and to be in others' way."""
     with contextlib.suppress(AttributeError, OSError):

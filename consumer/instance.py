@@ -13,6 +13,8 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -32,9 +34,10 @@ from consumer.description import Description
 from consumer.health import Health, Pulse
 from consumer.isolation import Isolation
 from consumer.journal import Journal
-from consumer.memory import MIB
+from consumer.memory import MIB, budget_of
 from consumer.models import Loader
-from consumer.probe import SandboxProbe
+from consumer.probe import Limits as ProbeLimits
+from consumer.probe import SandboxProbe, Stopped
 from consumer.service import Service
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
@@ -70,6 +73,10 @@ class Stop:
         """True once a signal came."""
         return self.asked_at is not None
 
+    def has_not_come(self) -> bool:
+        """True until a signal comes."""
+        return self.asked_at is None
+
     def is_overdue(self) -> bool:
         """True once the stop has waited long enough for a call that keeps failing."""
         return self.asked_at is not None and time.monotonic() - self.asked_at > DOUBT_SECONDS
@@ -95,12 +102,12 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
         instance,
         settings.consumer.status_interval_ms / 1_000,
     )
-    limits = Limits.of(settings.consumer)
+    limits = Limits.of(settings.consumer, settings.cache_folder)
     bundles = open_bundles(settings)
     shadows = ShadowScorer(settings, model, instance, _journal(settings, f"{model}-{slot}-shadow"))
     loader = Loader(bundles, model, limits, reporter.changed, shadows.in_use)
     follower = Follower(settings, model, loader, reporter.changed)
-    isolation = _isolation(settings, model, slot, bundles)
+    isolation = _isolation(settings, model, slot, bundles, health.pulse.beating(stop.has_not_come))
     service = Service(settings.consumer, instance, follower, loader, reporter, shadows, isolation)
     stream = RequestStream(
         settings, model, instance, service, health.pulse.beating(stop.is_overdue)
@@ -118,7 +125,8 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     clean = False
     try:
         stream.open()
-        _run_until(stop, settings, model, service, health.pulse, start)
+        with suppress(Stopped):
+            _run_until(stop, settings, model, service, health.pulse, start)
         service.stop()
         clean = True
     finally:
@@ -135,11 +143,14 @@ def _journal(settings: Settings, name: str) -> Journal:
     return Journal(settings.cache_folder / "journal", name)
 
 
-def _isolation(settings: Settings, model: str, slot: int, bundles: Bundles) -> Isolation:
+def _isolation(
+    settings: Settings, model: str, slot: int, bundles: Bundles, go_on: Callable[[], bool]
+) -> Isolation:
     journal = _journal(settings, f"{model}-{slot}")
     seconds = settings.consumer.score_timeout_ms / 1_000
-    probe = SandboxProbe(bundles, seconds, settings.consumer.vet_megabytes * MIB)
-    return Isolation(journal, probe, seconds)
+    room = budget_of(settings.consumer.memory_megabytes).room
+    limits = ProbeLimits(seconds, settings.consumer.vet_megabytes * MIB, room)
+    return Isolation(journal, SandboxProbe(bundles, limits, go_on), seconds)
 
 
 def _run_until(

@@ -124,6 +124,22 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """Answered with whether requests of the batch were in hand when earlier processes ended."""
+
+    snapshot: Snapshot
+    batch: Sequence[Incoming]
+
+
+@dataclass(frozen=True)
+class TakeApart:
+    """Find out which of them bring a process down; takes long."""
+
+    snapshot: Snapshot
+    batch: Sequence[Incoming]
+
+
+@dataclass(frozen=True)
 class Score:
     """Answered with one answer for each request of the batch, under this snapshot."""
 
@@ -208,6 +224,8 @@ Instruction = (
     | Seek
     | Pause
     | Resume
+    | Suspect
+    | TakeApart
     | Score
     | Begin
     | Write

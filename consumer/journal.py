@@ -4,16 +4,21 @@ A model can bring the process down on one row. The next life fetches the same re
 over the same row, for ever; so the batch in hand stands in a file, which outlives the process:
 
 1. ``note`` before a batch is scored, ``clear`` after it. Both write a few bytes into a mapped file: the
-   system keeps them whatever becomes of the process. (They do not survive the machine; nor does the
-   slot.)
+   system keeps them whatever becomes of the process. (They do not survive the machine, nor a container
+   whose file system is new after each start.)
 2. A journal that still names a batch when it is opened makes its requests suspects, with one strike more
    than before; at the second one they are blamed. An end from outside in the middle of a batch is a
-   strike too: it costs a look, no more.
-3. Suspects are forgotten once their answers are committed (``acquit``): until then they can come again.
-4. Without a folder to write to there is no journal, which is said once. The file's space is taken when it
+   strike too: it costs a look, no more. A batch that shares a request with an earlier one takes its
+   strikes over.
+3. What was found out about blamed requests is kept (``judge``), so that a life that ends for another
+   reason need not find it out again. A further strike voids it.
+4. Suspects are forgotten once their answers are committed (``acquit``): until then they can come again.
+5. Ends are counted by the model's digest too, until it is ``cleared``.
+6. Without a folder to write to there is no journal, which is said once. The file's space is taken when it
    is made, since a mapped file on a full disk would end the process that writes to it.
 
-Requests are named by partition and offset. What is done about suspects is for ``isolation``.
+Requests are named by partition and offset. What is done about suspects is for ``isolation`` and
+``shadow``.
 """
 
 import contextlib
@@ -21,8 +26,8 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -32,38 +37,47 @@ import structlog
 from scoring.batch import Incoming
 
 MAGIC = b"modelwire journal 1\n"
-SIZE = 65_536
+SIZE = 131_072
 _COUNT = struct.Struct("<I")
 _RANGE = struct.Struct("<Iqq")
+_DIGEST = struct.Struct("<80s")
 _HEAD = len(MAGIC)
-_BATCH = _HEAD + _COUNT.size
-_SUSPECTS = SIZE // 2
-"""Where the suspects stand: their length, and JSON."""
+_NAMED = _HEAD + _COUNT.size
+_BATCH = _NAMED + _DIGEST.size
+_KEPT = SIZE // 2
+"""Where what is kept stands: its length, and JSON."""
 
-MOST_RANGES = (_SUSPECTS - _BATCH) // _RANGE.size
+MOST_RANGES = (_KEPT - _BATCH) // _RANGE.size
 """Partitions in one batch; a batch of more is not noted."""
 
 STRIKES = 2
 """Ends of a process with the same request in hand before it is blamed."""
 
-MOST_SUSPECTS = 200
+MOST_SUSPECTS = 100
 """The oldest are forgotten beyond that."""
 
 log = structlog.get_logger()
 
+Name = tuple[int, int]
+"""A request: its partition and offset."""
 
-@dataclass(frozen=True)
-class Suspects:
-    """Requests ``first`` … ``last`` of a partition, in hand at ``strikes`` ends of a process."""
+
+class Suspects(msgspec.Struct, frozen=True):
+    """Requests ``first`` … ``last`` of a partition, in hand at ``strikes`` ends of a process.
+
+    ``judged`` names what they were judged under (empty: not yet), ``deadly`` those that were at fault.
+    """
 
     partition: int
     first: int
     last: int
     strikes: int
+    judged: str = ""
+    deadly: tuple[int, ...] = ()
 
-    def include(self, incoming: Incoming) -> bool:
+    def include(self, name: Name) -> bool:
         """Whether this request is one of them."""
-        return incoming.partition == self.partition and self.first <= incoming.offset <= self.last
+        return name[0] == self.partition and self.first <= name[1] <= self.last
 
     def meets(self, other: "Suspects") -> bool:
         """Whether a request is among both."""
@@ -74,29 +88,58 @@ class Suspects:
         )
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    suspects: tuple[Suspects, ...] = ()
+    ends: dict[str, int] = msgspec.field(default_factory=dict)
+
+
 class Journal:
     """One slot's journal, in a file that no other process has. Not thread-safe."""
 
     def __init__(self, folder: Path, name: str) -> None:
         """Open ``<folder>/<name>-<number>.journal`` with the first number that is free."""
         self.suspects: tuple[Suspects, ...] = ()
+        self.ends: Mapping[str, int] = {}
+        """How often the process ended with a batch of this digest in hand."""
         self._map: mmap.mmap | None = None
         try:
             self._file = _open(folder, name)
-            self._map = mmap.mmap(self._file, SIZE)
         except OSError as error:
             log.warning("journal.unavailable", folder=str(folder), problem=str(error))
             return
+        self._map = mmap.mmap(self._file, SIZE)
         if self._map[:_HEAD] != MAGIC:
             self._map[:] = bytes(SIZE)
             self._map[:_HEAD] = MAGIC
         self._read()
 
-    def blames(self, incoming: Incoming) -> bool:
+    def blames(self, name: Name) -> bool:
         """Whether this request was in hand at ``STRIKES`` ends or more."""
-        return any(each.strikes >= STRIKES and each.include(incoming) for each in self.suspects)
+        return any(each.strikes >= STRIKES and each.include(name) for each in self.suspects)
 
-    def note(self, batch: Sequence[Incoming]) -> None:
+    def verdict(self, name: Name, judged: str) -> bool | None:
+        """Whether a blamed request is at fault under ``judged``; None where that is not known."""
+        for each in self.suspects:
+            if each.strikes >= STRIKES and each.judged == judged and each.include(name):
+                return name[1] in each.deadly
+        return None
+
+    def judge(self, names: Collection[Name], judged: str, deadly: Collection[Name]) -> None:
+        """What was found out under ``judged`` about these blamed requests, which come in order."""
+        left = []
+        for each in self.suspects:
+            found = [offset for p, offset in names if each.include((p, offset))]
+            if not found or each.strikes < STRIKES:
+                left.append(each)
+                continue
+            at_fault = tuple(offset for p, offset in sorted(deadly) if each.include((p, offset)))
+            last = found[-1]
+            left.append(Suspects(each.partition, each.first, last, each.strikes, judged, at_fault))
+            if last < each.last:
+                left.append(Suspects(each.partition, last + 1, each.last, each.strikes))
+        self._write(tuple(left), self.ends)
+
+    def note(self, batch: Sequence[Incoming], digest: str = "") -> None:
         """This batch is in hand now. Offsets of a partition come in order."""
         if self._map is None:
             return
@@ -108,6 +151,7 @@ class Journal:
         for partition, offset in first.items():
             _RANGE.pack_into(self._map, at, partition, offset, last[partition])
             at += _RANGE.size
+        _DIGEST.pack_into(self._map, _NAMED, digest.encode())
         _COUNT.pack_into(self._map, _HEAD, len(first))
 
     def clear(self) -> None:
@@ -121,7 +165,11 @@ class Journal:
             each for each in self.suspects if committed.get(each.partition, 0) <= each.last
         )
         if left != self.suspects:
-            self._write(left)
+            self._write(left, self.ends)
+
+    def cleared(self, digest: str) -> None:
+        """This model has done well for long enough: its ends count no more."""
+        self._write(self.suspects, {d: ends for d, ends in self.ends.items() if d != digest})
 
     def close(self) -> None:
         """Let go of the file."""
@@ -132,10 +180,11 @@ class Journal:
 
     def _read(self) -> None:
         assert self._map is not None
-        known = self._read_suspects()
+        kept = self._read_kept()
+        known = kept.suspects
+        self.suspects, self.ends = known, kept.ends
         (length,) = _COUNT.unpack_from(self._map, _HEAD)
         if not 0 < length <= MOST_RANGES:
-            self.suspects = known
             return
         found = []
         for number in range(length):
@@ -144,8 +193,12 @@ class Journal:
             fresh = Suspects(partition, first, last, 1)
             before = [each for each in known if each.meets(fresh)]
             known = tuple(each for each in known if each not in before)
-            found.append(_struck(fresh, before))
-        self._write((*known, *found)[-MOST_SUSPECTS:])
+            strikes = max((each.strikes for each in before), default=0) + 1
+            found.append(Suspects(partition, first, last, strikes))
+        (digest,) = _DIGEST.unpack_from(self._map, _NAMED)
+        ends = Counter(kept.ends)
+        ends[digest.rstrip(b"\0").decode(errors="replace")] += 1
+        self._write((*known, *found)[-MOST_SUSPECTS:], dict(ends.most_common(MOST_SUSPECTS)))
         self.clear()
         log.warning(
             "journal.suspects",
@@ -153,30 +206,25 @@ class Journal:
             strikes=[each.strikes for each in found],
         )
 
-    def _read_suspects(self) -> tuple[Suspects, ...]:
+    def _read_kept(self) -> _Kept:
         assert self._map is not None
-        (length,) = _COUNT.unpack_from(self._map, _SUSPECTS)
-        text = self._map[_SUSPECTS + _COUNT.size : _SUSPECTS + _COUNT.size + length]
-        with contextlib.suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(text, type=tuple[Suspects, ...])
-        return ()
+        (length,) = _COUNT.unpack_from(self._map, _KEPT)
+        text = self._map[_KEPT + _COUNT.size : _KEPT + _COUNT.size + length]
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return msgspec.json.decode(text, type=_Kept)
+        return _Kept()
 
-    def _write(self, suspects: tuple[Suspects, ...]) -> None:
-        self.suspects = suspects
+    def _write(self, suspects: tuple[Suspects, ...], ends: Mapping[str, int]) -> None:
+        self.suspects, self.ends = suspects, ends
         if self._map is None:
             return
-        text = msgspec.json.encode(suspects)
-        at = _SUSPECTS + _COUNT.size
-        # Without a length in between: a process that ends here leaves none, and not half of them.
-        _COUNT.pack_into(self._map, _SUSPECTS, 0)
-        self._map[at : at + len(text)] = text
-        _COUNT.pack_into(self._map, _SUSPECTS, len(text))
-
-
-def _struck(fresh: Suspects, before: Sequence[Suspects]) -> Suspects:
-    """A batch that was in hand once more; what an earlier one had beyond it was not this time."""
-    strikes = max((each.strikes for each in before), default=0) + 1
-    return Suspects(fresh.partition, fresh.first, fresh.last, strikes)
+        text = msgspec.json.encode(_Kept(suspects, dict(ends)))
+        at = _KEPT + _COUNT.size
+        # Without a length in between: a process that ends here leaves nothing, and not half of it.
+        _COUNT.pack_into(self._map, _KEPT, 0)
+        if len(text) <= SIZE - at:  # else the next life finds it out again
+            self._map[at : at + len(text)] = text
+            _COUNT.pack_into(self._map, _KEPT, len(text))
 
 
 def _open(folder: Path, name: str) -> int:
@@ -185,7 +233,8 @@ def _open(folder: Path, name: str) -> int:
         file = os.open(folder / f"{name}-{number}.journal", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(file, 0, SIZE)
+            if os.fstat(file).st_size < SIZE and os.pwrite(file, bytes(SIZE), 0) < SIZE:
+                raise OSError("there is no room for all of it")
         except BlockingIOError:
             os.close(file)  # another process of this slot has it
         except OSError:

@@ -8,14 +8,15 @@ other with an ``o`` after each; and ``d`` when it is done. Whoever listens knows
 row it did not survive.
 """
 
+import contextlib
 import os
 import sys
 
 import msgspec
+import psutil
 
 from adapters.onnx_model import load_vetted
-from consumer.confinement import confine, has_job, settle
-from schemas.errors import ModelwireError
+from consumer.confinement import ALLOCATION_FAILED, confine, has_job, settle
 from schemas.manifest import decode_manifest
 from schemas.rejection import Rejected
 from scoring.snapshot import LoadedVersion, load
@@ -24,10 +25,14 @@ READY, OVER, DONE = b"r", b"o", b"d"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run. Sizes are in bytes; ``one_by_one``: each row alone."""
+    """What to run. Sizes are in bytes; ``one_by_one``: each row alone.
+
+    ``address_bytes`` is the most address space, ``room_bytes`` how much memory there is to take.
+    """
 
     digest: str
     address_bytes: int
+    room_bytes: int
     cpu_seconds: int
     manifest: int
     model: int
@@ -50,7 +55,8 @@ def _run(job_file: int, said: int) -> None:
         manifest = decode_manifest(file.read(job.manifest))
         content = file.read(job.model)
         rows = [file.read(size) for size in job.rows]
-    confine(address_bytes=job.address_bytes, cpu_seconds=job.cpu_seconds)
+    most = min(job.address_bytes, _addresses() + job.room_bytes)
+    confine(address_bytes=most, cpu_seconds=job.cpu_seconds)
     version = load(1, job.digest, manifest.contract, load_vetted(content))
     os.write(said, READY)
     if job.one_by_one:
@@ -74,12 +80,21 @@ def _score(version: LoadedVersion, rows: list[bytes]) -> None:
         return
     try:
         version.model.run(version.gather(taken), version.output_tensors)
-    except ModelwireError:
-        # The model failed and lives. The loop halves such a batch, so each half is met as it is there.
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(w in str(error) for w in ALLOCATION_FAILED):
+            raise  # there is more memory for it in the consumer, up to its end
+        # The model failed and lives. The loop looks for the rows at fault, and so meets fewer at once.
         if len(rows) > 1:
             half = len(rows) // 2
             _score(version, rows[:half])
             _score(version, rows[half:])
+
+
+def _addresses() -> int:
+    """Bytes of address space that this process has; 0 where the system does not say."""
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process().memory_info().vms)
+    return 0
 
 
 if __name__ == "__main__":

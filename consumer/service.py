@@ -88,6 +88,7 @@ class Service:
 
     def assigned(self, found: Mapping[int, Committed]) -> Collection[int]:
         """Take partitions over; the result are those that must not be read yet."""
+        self._isolation.committed({partition: place.offset for partition, place in found.items()})
         return self._run(self.answering.assigned(found))
 
     def revoked(self, partitions: Collection[int]) -> None:
@@ -121,6 +122,8 @@ class Service:
                 return time.monotonic()
             case do.Fetch(limit, wait_seconds, fill_seconds):
                 return _incoming(self._stream.fetch(limit, wait_seconds, fill_seconds))
+            case do.Suspect(snapshot, batch):
+                return self._isolation.is_suspect(snapshot, batch)
             case do.Score(snapshot, batch):
                 return self._score(snapshot, batch)
             case do.Begin():
@@ -157,6 +160,8 @@ class Service:
                 self._stream.resume(partitions)
             case do.Abort():
                 self._stream.abort()
+            case do.TakeApart(snapshot, batch):
+                self._isolation.take_apart(snapshot, batch)
             case do.Use(snapshot):
                 self._loader.using(snapshot)
             case do.Confirm(stamp):

@@ -10,8 +10,9 @@ The champion comes first, in everything:
    the process. A shadow whose model hangs keeps this thread for ever: everything is shed then, that of
    other shadows too.
 4. A shadow that the newest state read does not run any more is not scored, whatever still waits.
-5. A batch stands in a journal while it is scored. What was in hand at two ends of a process is left out
-   and counts as failed: a shadow that crashes on a row must not bring the champion down for ever.
+5. A batch stands in a journal while it is scored. What was in hand at two ends of a process is left out,
+   and so is a shadow that was scoring at three of them, on whatever: a shadow that crashes must not bring
+   the champion down for ever. Both count as failed. A shadow that scores well for a minute is clear.
 6. What waits keeps its snapshot, and so its models: ``in_use`` tells the loader, which drops none of
    them, and ``let_go`` wakes it. No session dies on this thread.
 
@@ -57,6 +58,10 @@ IDLE_SECONDS = 0.5
 STOP_SECONDS = 0.5
 """At a stop, for the thread to end, and again for its answers to leave."""
 
+MOST_ENDS = 3
+"""Of processes in which a shadow's model was scoring."""
+
+WELL_SECONDS = 60.0
 COMPLAINT_SECONDS = 30.0
 """Between two log lines that say that scoring failed."""
 
@@ -95,6 +100,7 @@ class ShadowScorer:
         self._counts: Counts = {}
         self._stream: ShadowStream | None = None
         self._complained = -COMPLAINT_SECONDS
+        self._well_since: dict[str, float] = {}
         self._stopping = False
         self._newest: Callable[[], Deployment] | None = None
         self._let_go: Callable[[], None] | None = None
@@ -217,14 +223,29 @@ class ShadowScorer:
         self._counts = {name: Count() for name, _ in named} | self._of_running(self._counts)
         assert self._newest is not None
         newest = self._newest()
-        safe = [each for each in batch if not self._journal.blames(each)]
-        self._journal.note(safe)
+        safe = [each for each in batch if not self._journal.blames((each.partition, each.offset))]
         for name, shadow in named:
             if plan.is_wanted(shadow, newest):
-                self._note(name, Count(failed=(len(batch) - len(safe)) * shadow.share // BUCKETS))
-                self._score(first.snapshot, name, shadow, safe)
-        self._journal.clear()
+                scored = [] if self._is_dangerous(shadow) else safe
+                lost = (len(batch) - len(scored)) * shadow.share // BUCKETS
+                self._note(name, Count(failed=lost))
+                self._journal.note(scored, shadow.version.digest)
+                self._score(first.snapshot, name, shadow, scored)
+                self._journal.clear()
         return count
+
+    def _is_dangerous(self, shadow: Shadow) -> bool:
+        """Whether too many ends met this shadow's model, and it has not done well since."""
+        digest, now = shadow.version.digest, time.monotonic()
+        ends = self._journal.ends.get(digest, 0)
+        since = self._well_since.setdefault(digest, now)
+        if ends >= MOST_ENDS:
+            if self._complains():
+                log.error("shadow.dangerous", version=shadow.version.version, ends=ends)
+            return True
+        if ends and now > since + WELL_SECONDS:
+            self._journal.cleared(digest)
+        return False
 
     def _score(
         self, snapshot: Snapshot, name: TallyName, shadow: Shadow, batch: Sequence[Incoming]
@@ -272,9 +293,16 @@ class ShadowScorer:
 
     def _complain(self, **of: int) -> None:
         """Called while the exception is handled."""
-        if time.monotonic() >= self._complained + COMPLAINT_SECONDS:
-            self._complained = time.monotonic()
+        if self._complains():
             log.exception("shadow.failed", **of)
+
+    def _complains(self) -> bool:
+        """Whether it is time for another complaint."""
+        now = time.monotonic()
+        is_time = now >= self._complained + COMPLAINT_SECONDS
+        if is_time:
+            self._complained = now
+        return is_time
 
     def _note(self, name: TallyName, more: Count) -> None:
         if name in self._counts:

@@ -75,13 +75,13 @@ class Transactions:
         self._began = yield Clock()
         self._forecasts, self._rejections, self._reasons = Counter(), Counter(), Counter()
 
-    def write(self, answers: Sequence[Answer]) -> Steps[None]:
-        """Produce the answers. After a failure the transaction is aborted, and its requests return."""
+    def write(self, answers: Sequence[Answer]) -> Steps[bool]:
+        """Produce the answers. After a failure (False) the transaction is aborted: they come again."""
         try:
             written: Sequence[Answer] = yield Write(answers)
         except Undone as error:
             yield from self._abort_and_rewind(str(error))
-            return
+            return False
         rejections = [each.rejection for each in written if isinstance(each, RejectionAnswer)]
         # Counted in one go: an addition for each answer took a tenth of a microsecond more.
         self._forecasts.update(
@@ -89,6 +89,7 @@ class Transactions:
         )
         self._rejections.update([each.variant for each in rejections])
         self._reasons.update([each.reason for each in rejections])
+        return True
 
     def commit(self) -> Steps[None]:
         """Commit the open transaction, if there is one; abort and rewind where it is not possible."""

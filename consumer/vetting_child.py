@@ -22,7 +22,7 @@ from enum import StrEnum
 import msgspec
 
 from adapters.onnx_model import runtime_limits
-from consumer.confinement import confine, has_job, settle
+from consumer.confinement import ALLOCATION_FAILED, confine, has_job, settle
 from consumer.memory import give_back
 from consumer.rungs import Bundle, NotAdmitted, Rung, try_out
 from schemas.manifest import decode_manifest
@@ -32,9 +32,6 @@ ADDRESSES_TIMES = 1.5
 
 LONGEST_REASON = 2_000
 """Characters; it goes to the fleet topic and into log lines."""
-
-ALLOCATION_FAILED = ("Failed to allocate memory", "bad_alloc", "MemoryError")
-"""What onnxruntime says where it gets no memory; such errors have no type of their own."""
 
 RESET_PEAK = "5"
 """What ``/proc/self/clear_refs`` takes for: forget how much was resident at most."""

@@ -30,7 +30,18 @@ TOPIC = "m.requests"
 PACE = Pace(batch_size=3, batch_wait=0.0, commit_every=5, commit_interval=0.05, stamp_wait=3.0)
 CONTRACT = contract()
 
-INSTANT = (do.Begin, do.Clock, do.HandOver, do.Pause, do.Resume, do.Say, do.Seek, do.Serve, do.Use)
+INSTANT = (
+    do.Begin,
+    do.Clock,
+    do.HandOver,
+    do.Pause,
+    do.Resume,
+    do.Say,
+    do.Seek,
+    do.Serve,
+    do.Suspect,
+    do.Use,
+)
 """Nobody else can tell when these are carried out, so nothing needs to happen before them."""
 
 Outcome = TypeVar("Outcome")
@@ -173,6 +184,10 @@ class Process:
                 return self._clock()
             case do.Fetch(limit):
                 return (yield from self._fetch(limit))
+            case do.Suspect():
+                return self._below(30) == 1
+            case do.TakeApart():
+                yield
             case do.Score(snapshot, batch):
                 return [_answer(snapshot, each) for each in batch]
             case do.Begin():

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from consumer.journal import SIZE, Journal, Suspects
+from consumer.journal import MOST_RANGES, SIZE, Journal, Suspects
 from scoring.batch import Incoming
 
 
@@ -63,6 +63,38 @@ def test_suspects_whose_answers_are_committed_are_free(tmp_path: Path) -> None:
     assert life(tmp_path).suspects == ()
 
 
+def test_what_was_found_out_is_kept(tmp_path: Path) -> None:
+    """For those that were judged, under what they were judged, until the next strike."""
+    for _ in range(2):
+        life(tmp_path, requests(0, 0, 9)).close()
+    journal = life(tmp_path)
+    names = [(0, offset) for offset in range(6)]
+    assert all(journal.blames(name) for name in names)
+    assert journal.verdict((0, 3), "v1") is None
+    journal.judge(names, "v1", {(0, 3)})
+    journal.close()
+    journal = life(tmp_path)
+    assert [journal.verdict((0, offset), "v1") for offset in (2, 3, 5)] == [False, True, False]
+    assert journal.verdict((0, 6), "v1") is None, "nobody looked at that one"
+    assert journal.verdict((0, 3), "v2") is None, "another model"
+    journal.close()
+    life(tmp_path, requests(0, 0, 9)).close()
+    assert life(tmp_path).verdict((0, 3), "v1") is None, "they were in hand once more"
+
+
+def test_ends_are_counted_by_the_model_that_was_in_hand(tmp_path: Path) -> None:
+    """Whatever the requests were; a model that did well since is clear."""
+    for number in range(3):
+        ended = Journal(tmp_path, "m-0")
+        ended.note(requests(0, 10 * number, 10 * number + 9), "sha256:" + "a" * 64)
+        ended.close()
+    journal = Journal(tmp_path, "m-0")
+    assert journal.ends == {"sha256:" + "a" * 64: 3}
+    journal.cleared("sha256:" + "a" * 64)
+    journal.close()
+    assert Journal(tmp_path, "m-0").ends == {}
+
+
 def test_a_second_process_of_the_slot_has_a_journal_of_its_own(tmp_path: Path) -> None:
     """With dynamic membership several instances of one machine may share a slot's number."""
     first = life(tmp_path, requests(0, 0, 9))
@@ -93,7 +125,7 @@ def test_a_damaged_journal_is_begun_anew(tmp_path: Path) -> None:
     """Whatever stands in the file, the process starts."""
     (tmp_path / "m-0-0.journal").write_bytes(os.urandom(SIZE))
     assert life(tmp_path).suspects == ()
-    (tmp_path / "m-0-0.journal").write_bytes(b"modelwire journal 1\n" + b"\xff" * 40_000)
+    (tmp_path / "m-0-0.journal").write_bytes(b"modelwire journal 1\n" + b"\xff" * SIZE)
     assert life(tmp_path).suspects == ()
 
 
@@ -107,6 +139,6 @@ def test_without_a_folder_to_write_to_there_is_no_journal(tmp_path: Path) -> Non
 
 def test_a_batch_of_very_many_partitions_is_left_out(tmp_path: Path) -> None:
     """There is no room for it, and what is in the file stays whole."""
-    many = [request(partition, 1) for partition in range(5_000)]
+    many = [request(partition, 1) for partition in range(MOST_RANGES + 1)]
     life(tmp_path, many).close()
     assert life(tmp_path).suspects == ()

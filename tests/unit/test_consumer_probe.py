@@ -1,6 +1,7 @@
 """The probe: rows that crash or hang the runtime are found in processes that really die of them."""
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 
 from adapters.bundles import StoredBundles, read_manifest
 from adapters.object_store import open_store
-from consumer.probe import SandboxProbe
+from consumer.probe import Limits, SandboxProbe, Stopped
 from schemas.errors import ModelwireError
 from scoring.snapshot import LoadedVersion, load
 from tests.trap_bundle import CRASH, HANG, store_trap
@@ -33,14 +34,20 @@ class Scene:
         self.version: LoadedVersion = load(1, self.digest, contract, never)  # type: ignore[arg-type]
         self.bundles = StoredBundles(store)
 
-    def deadly(self, *units: float, seconds: float = 20.0) -> frozenset[int]:
+    def deadly(
+        self,
+        *units: float,
+        seconds: float = 20.0,
+        address_bytes: int = ADDRESS_BYTES,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> frozenset[int]:
         """The places of the rows with these units that bring the runtime down."""
-        probe = SandboxProbe(self.bundles, seconds, ADDRESS_BYTES)
+        limits = Limits(seconds, address_bytes, lambda: ADDRESS_BYTES)
         rows = [
             msgspec.json.encode({"item": "a", "units": each, "date": "2011-12-09"})
             for each in units
         ]
-        return probe.deadly(self.version, rows)
+        return SandboxProbe(self.bundles, limits, go_on).deadly(self.version, rows)
 
 
 @pytest.fixture
@@ -73,7 +80,18 @@ def test_a_bundle_that_cannot_be_had_is_an_error(scene: Scene, tmp_path: Path) -
 
 def test_without_room_for_the_model_no_row_is_condemned(scene: Scene) -> None:
     """A process that dies before it ran anything says nothing of the rows."""
-    probe = SandboxProbe(scene.bundles, 5.0, 1 * MEBIBYTE)
-    row = msgspec.json.encode({"item": "a", "units": 1.0, "date": "2011-12-09"})
     with pytest.raises(ModelwireError, match="could not be told apart"):
-        probe.deadly(scene.version, [row])
+        scene.deadly(1.0, address_bytes=MEBIBYTE)
+
+
+def test_rows_that_only_take_long_together_are_no_ones_fault(scene: Scene) -> None:
+    """A set that takes too long is looked at row by row, and no row takes long by itself."""
+    rows = [float(number) for number in range(150)] + [CRASH]
+    assert scene.deadly(*rows, seconds=0.05) == {150}
+
+
+def test_a_stop_ends_the_search(scene: Scene) -> None:
+    """At once, in the middle of a row that hangs; nothing is found out."""
+    asked = iter(range(10_000))
+    with pytest.raises(Stopped):
+        scene.deadly(HANG, seconds=60.0, go_on=lambda: next(asked) < 20)

@@ -135,6 +135,7 @@ class Scene:
             reporter,  # type: ignore[arg-type]
             self.shadows,
             SimpleNamespace(
+                is_suspect=lambda snapshot, batch: False,
                 in_hand=lambda snapshot, batch: nullcontext(()),
                 committed=lambda offsets: None,
             ),  # type: ignore[arg-type]

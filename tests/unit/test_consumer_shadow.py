@@ -19,7 +19,7 @@ from adapters.settings import Settings
 from adapters.shadow_stream import Handed, ShadowStream
 from consumer import shadow as module
 from consumer.journal import Journal
-from consumer.shadow import ROW_BYTES, ShadowScorer
+from consumer.shadow import MOST_ENDS, ROW_BYTES, ShadowScorer
 from consumer.tallies import Count, Meter, TallyName
 from deployment.state import Deployment, Rollout, empty
 from schemas.forecast import Variant
@@ -206,6 +206,38 @@ def test_what_was_in_hand_at_two_ends_is_left_out(tmp_path: Path) -> None:
     scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=False)
     scene.wait_until_scored(8)
     assert scene.count() == Count(answered=8, failed=2)
+    scene.scorer.stop()
+
+
+def test_a_shadow_that_was_scoring_at_three_ends_is_left_out(tmp_path: Path) -> None:
+    """Whichever rows it were: what crashes on one row in a hundred must not go on ending the process."""
+    shadow = shadowed(Arithmetic()).shadows[0]
+    for number in range(MOST_ENDS):
+        ended = Journal(tmp_path, "sales-0-shadow")
+        ended.note(batch(2, first=1_000 * number), shadow.version.digest)
+        ended.close()
+    scene = Scene(journal=Journal(tmp_path, "sales-0-shadow"))
+    scene.start()
+    scene.scorer.hand_over(shadowed(Arithmetic()), batch(10, first=50_000), is_behind=False)
+    wait_for("an empty queue", lambda: scene.in_use_when_let_go)
+    assert scene.count() == Count(failed=10)
+    scene.scorer.stop()
+
+
+def test_a_shadow_that_does_well_is_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends that had other reasons do not add up over the years."""
+    monkeypatch.setattr(module, "WELL_SECONDS", 0.0)
+    digest = shadowed(Arithmetic()).shadows[0].version.digest
+    ended = Journal(tmp_path, "sales-0-shadow")
+    ended.note(batch(2, first=1_000), digest)
+    ended.close()
+    journal = Journal(tmp_path, "sales-0-shadow")
+    scene = Scene(journal=journal)
+    scene.start()
+    for number in range(2):
+        scene.scorer.hand_over(shadowed(Arithmetic()), batch(5, first=5 * number), is_behind=False)
+        scene.wait_until_scored(5 * number + 5)
+    assert digest not in journal.ends
     scene.scorer.stop()
 
 
