@@ -11,8 +11,9 @@ The champion comes first, in everything:
    other shadows too.
 4. A shadow that the newest state read does not run any more is not scored, whatever still waits.
 5. A batch stands in a journal while it is scored. What was in hand at two ends of a process is left out,
-   and so is a shadow that was scoring at three of them, on whatever: a shadow that crashes must not bring
-   the champion down for ever. Both count as failed. A shadow that scores well for a minute is clear.
+   and so, for a while, is a shadow that was scoring at three of them, on whatever: a shadow that crashes
+   must not bring the champion down all the time. Both count as failed. Well scored for a minute, it is
+   clear.
 6. What waits keeps its snapshot, and so its models: ``in_use`` tells the loader, which drops none of
    them, and ``let_go`` wakes it. No session dies on this thread.
 
@@ -60,6 +61,9 @@ STOP_SECONDS = 0.5
 
 MOST_ENDS = 3
 """Of processes in which a shadow's model was scoring."""
+
+AGAIN_SECONDS = 600.0
+"""For so long such a shadow is left out; twice as long after each further end."""
 
 WELL_SECONDS = 60.0
 COMPLAINT_SECONDS = 30.0
@@ -239,11 +243,11 @@ class ShadowScorer:
         digest, now = shadow.version.digest, time.monotonic()
         ends = self._journal.ends.get(digest, 0)
         since = self._well_since.setdefault(digest, now)
-        if ends >= MOST_ENDS:
+        if ends >= MOST_ENDS and now < since + AGAIN_SECONDS * 2 ** (ends - MOST_ENDS):
             if self._complains():
                 log.error("shadow.dangerous", version=shadow.version.version, ends=ends)
             return True
-        if ends and now > since + WELL_SECONDS:
+        if 0 < ends < MOST_ENDS and now > since + WELL_SECONDS:
             self._journal.cleared(digest)
         return False
 
