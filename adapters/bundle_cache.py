@@ -48,7 +48,7 @@ from adapters.settings import Settings
 from schemas.manifest import Manifest, digest_of
 
 WAIT_SECONDS = 10.0
-"""How long another process's fetch of a file is waited for. Twice what the store takes to find out that
+"""How long another process's fetch of a file is waited for. More than the store takes to find out that
 its server hangs, and a sixth of what the admission of one version may take."""
 
 POLL_SECONDS = 0.02

@@ -2,7 +2,8 @@
 
 1. GET and HEAD of a known path are answered, each connection once; the rest is refused with a sentence.
 2. It is bounded: at most ``MOST_CONNECTIONS`` at once, each for at most ``LONGEST_SECONDS``, whatever
-   the other end does. Who comes beyond that is hung up on. One page is made at a time.
+   the other end does. Who comes beyond that is hung up on. A page is made for one at a time, and none
+   waits for another page: a liveness probe must not for a scrape.
 3. A page that fails is answered with 500 and told in a log line; nothing in here ends the process.
 
 It serves on the thread that calls ``serve`` and one more a connection; ``on_thread`` is called on each of
@@ -114,7 +115,7 @@ class _Server(ThreadingMixIn, TCPServer):
         self.address_family = family
         self.pages = pages
         self.on_thread = on_thread
-        self.one_page = threading.Lock()
+        self.one_at_a_time = {path: threading.Lock() for path in pages}
         self._free = threading.Semaphore(MOST_CONNECTIONS)
         self._ends: dict[Any, float] = {}
         super().__init__(address, _Handler)
@@ -182,16 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
     def _answer(self, *, with_content: bool) -> None:
-        page = self._port.pages.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        page = self._port.pages.get(path)
         if page is None:
             known = ", ".join(sorted(self._port.pages))
             self._send(_plain(HTTPStatus.NOT_FOUND, f"there is {known}"), with_content=with_content)
             return
         try:
-            with self._port.one_page:
+            with self._port.one_at_a_time[path]:
                 reply = page(self.headers.get("Accept", ""))
         except Exception:
-            log.exception("health.page_failed", path=self.path.partition("?")[0])
+            log.exception("health.page_failed", path=path)
             reply = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the page failed; see the log lines")
         self._send(reply, with_content=with_content)
 

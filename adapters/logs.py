@@ -6,6 +6,8 @@
    stands under ``modelwire.``, where it can collide with no name of the schema, now or later.
 3. No text is longer than ``LONGEST_TEXT``, whatever a broker, a store or a runtime had to say: a line
    must fit the collectors that read it.
+4. Logging costs the process nothing, whatever becomes of stderr: a machine's lines may be lost, and are
+   counted (``adapters.stderr``).
 
 ``docs/logs.md`` lists the events and their fields. What is worth a line is the callers' business; none
 is written a request, and none holds what a request holds.
@@ -22,10 +24,16 @@ from typing import cast
 import structlog
 from ecs_logging import StructlogFormatter
 
+from adapters.stderr import StderrLines
+
 SERVICE = "modelwire"
 
 LONGEST_TEXT = 2_000
 """Characters of one field. A container runtime cuts lines at 16 KiB, and a line has few long fields."""
+
+log = structlog.get_logger()
+
+_lines: StderrLines | None = None
 
 
 def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
@@ -33,6 +41,8 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
 
     What is below ``level`` is left out.
     """
+    global _lines
+    _lines = StderrLines(_descriptor(), _say_lost) if as_json else None
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -40,10 +50,31 @@ def configure_logs(*, as_json: bool, level: int = logging.INFO) -> None:
             *(_for_machines() if as_json else _for_people()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # One write a line, newline and all: several slots share a supervisor's stderr.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr)
+        if _lines is None
+        else _lines_logger,
         cache_logger_on_first_use=True,
     )
+
+
+def drain_logs() -> None:
+    """Wait a moment for a machine's lines to be written: for an end that is none of the interpreter's."""
+    if _lines is not None:
+        _lines.drain()
+
+
+def _lines_logger(*_names: object) -> StderrLines:
+    assert _lines is not None
+    return _lines
+
+
+def _descriptor() -> int | None:
+    """Stderr's; None where the process was started without one, whose number another file then has."""
+    return None if sys.stderr is None else sys.stderr.fileno()
+
+
+def _say_lost(lines: int) -> None:
+    log.warning("log.lines_lost", lines=lines)
 
 
 def _for_people() -> list[structlog.typing.Processor]:

@@ -10,6 +10,9 @@ makes up to three tries, with pauses drawn at random so that those who failed to
 together. boto3 makes none of its own: its tries do not cover a body, and they would multiply these. A
 try to read that took long is the last, so that a server that hangs costs a reader one timeout: it has a
 limit of its own and better uses for the rest of it. A writer has nothing better to do than to try again.
+
+However a server drips, a read ends: an answer has ``_ANSWER_SECONDS`` up to its body, each block of a
+body ``_BLOCK_SECONDS``, and all of it what the caller allows by ``timed_reads.reading_by``.
 """
 
 import io
@@ -18,7 +21,7 @@ import random
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
 from hashlib import sha256
 from ipaddress import ip_address
@@ -37,12 +40,13 @@ from adapters.object_store import (
     folder_of,
     problem_of_key,
 )
+from adapters.timed_reads import reading_by, seconds_left, time_reads
 from schemas.errors import ModelwireError, NotFound, UsageProblem
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ListObjectsV2RequestTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ListObjectsV2RequestTypeDef
 
 Result = TypeVar("Result")
 
@@ -60,15 +64,14 @@ take."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 
-_LEAST_RATE = 128 * 1024
-_GRACE_SECONDS = 2
-"""Bytes a second of a body, after these first seconds. A server that is slower is as good as
-away: nobody could say how long it takes."""
+_ANSWER_SECONDS = 6.0
+"""Longest time from a question to the whole answer, or to the first byte of an object, the connection
+included."""
 
-_FIRST_CHUNK_BYTES = 64
-_LARGEST_CHUNK_BYTES = 64 * 1024
-"""A body is read in chunks, each twice the one before: the rate is looked at after each, so however
-slowly bytes drip, a chunk takes little longer than all before it."""
+_BLOCK_BYTES = 512 * 1024
+_BLOCK_SECONDS = 4.0
+"""Longest time for a block of an object, from its first to its last, which is 128 KiB a second. A server
+that is slower is as good as away: nobody could say how long it takes."""
 
 _CONFLICT_ATTEMPTS = 6
 """Attempts at a put while the server says 409: two puts met, and neither has been decided."""
@@ -148,13 +151,14 @@ class S3Store:
         name = self._name(key)
 
         def get() -> bytes:
-            answer = self._client.get_object(Bucket=self._bucket, Key=name)
+            with _in_time():
+                answer = self._client.get_object(Bucket=self._bucket, Key=name)
             with closing(answer["Body"]) as body:
                 if "ContentLength" not in answer:
                     raise ModelwireError(f"{self.url} does not say how large {key} is")
                 if (size := answer["ContentLength"]) > limit:
                     raise TooLarge(f"{key} in {self.url}", size=size, limit=limit)
-                return self._received(key, body)
+                return self._received(key, body, size)
 
         return self._tried(f"cannot read {key}", get, key=key)
 
@@ -165,10 +169,7 @@ class S3Store:
             "Prefix": self._prefix + prefix,
         }
         while True:
-            listed = self._tried(
-                f"cannot list {prefix or 'the store'}",
-                lambda: self._client.list_objects_v2(**page),
-            )
+            listed = self._tried(f"cannot list {prefix or 'the store'}", lambda: self._page(page))
             for entry in listed.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._prefix)
                 if not problem_of_key(key):
@@ -181,14 +182,15 @@ class S3Store:
         name = self._name(key)
 
         def look() -> bool:
-            try:
-                self._client.head_object(Bucket=self._bucket, Key=name)
-            except boto_errors.ClientError as error:
-                if _code(error) not in _MISSING:
-                    raise
-                # The answer to HEAD has no body to say whether the key or the bucket is missing.
-                self._client.head_bucket(Bucket=self._bucket)
-                return False
+            with _in_time():
+                try:
+                    self._client.head_object(Bucket=self._bucket, Key=name)
+                except boto_errors.ClientError as error:
+                    if _code(error) not in _MISSING:
+                        raise
+                    # The answer to HEAD has no body to say whether the key or the bucket is missing.
+                    self._client.head_bucket(Bucket=self._bucket)
+                    return False
             return True
 
         return self._tried(f"cannot look for {key}", look)
@@ -197,22 +199,26 @@ class S3Store:
         check_key(key)
         return self._prefix + key
 
-    def _received(self, key: str, body: "StreamingBody") -> bytes:
+    def _page(self, page: "ListObjectsV2RequestTypeDef") -> "ListObjectsV2OutputTypeDef":
+        with _in_time():
+            return self._client.list_objects_v2(**page)
+
+    def _received(self, key: str, body: "StreamingBody", size: int) -> bytes:
         """All of a body, unless it comes too slowly."""
-        began = time.monotonic()
         content = io.BytesIO()  # which gives its bytes away without a copy
-        size = _FIRST_CHUNK_BYTES
-        while chunk := body.read(size):
-            content.write(chunk)
-            size = min(size * 2, _LARGEST_CHUNK_BYTES)
-            seconds = time.monotonic() - began
-            if seconds > _GRACE_SECONDS + content.tell() / _LEAST_RATE:
-                raise StoreUnavailable(
-                    f"cannot read {key} in {self.url}: after {seconds:.0f} s the S3 server"
-                    f" {self._client.meta.endpoint_url} has sent {content.tell():,} bytes",
-                    hint="check the server and the network",
-                )
-        return content.getvalue()
+        try:
+            while True:
+                with reading_by(time.monotonic() + _BLOCK_SECONDS):
+                    block = body.read(_BLOCK_BYTES)
+                if not block:
+                    return content.getvalue()
+                content.write(block)
+        except boto_errors.ReadTimeoutError as error:
+            raise StoreUnavailable(
+                f"cannot read {key} in {self.url}: after {content.tell():,} of its {size:,} bytes the S3"
+                f" server {self._client.meta.endpoint_url} sends too slowly, or no more",
+                hint="check the server and the network",
+            ) from error
 
     def _tried(
         self,
@@ -230,7 +236,8 @@ class S3Store:
                 with self._translated(action, key=key):
                     return call()
             except StoreUnavailable:
-                if attempt == _ATTEMPTS or time.monotonic() - began > patience:
+                is_late = time.monotonic() - began > patience or seconds_left() <= 0
+                if attempt == _ATTEMPTS or is_late:
                     raise
             time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
             attempt += 1
@@ -291,6 +298,11 @@ class S3Store:
         return ModelwireError(f"{where}: {server} answered {status} {code}: {answer}")
 
 
+def _in_time() -> AbstractContextManager[None]:
+    """For the block that asks a question and reads the answer, but for an object's bytes."""
+    return reading_by(time.monotonic() + _ANSWER_SECONDS)
+
+
 _CREDENTIALS_HINT = "check the S3 credentials: MODELWIRE_S3__… settings, AWS_* or the task's role"
 
 
@@ -318,12 +330,14 @@ def _client(settings: S3Settings, read_seconds: float) -> "S3Client":
             aws_secret_access_key=settings.secret_key,
             region_name=region,
         )
-        return session.client("s3", endpoint_url=endpoint, config=config)
+        client = session.client("s3", endpoint_url=endpoint, config=config)
     except (boto_errors.BotoCoreError, ValueError) as error:
         raise UsageProblem(
             f"the S3 settings cannot be used: {error}",
             hint="check the endpoint (http://host:port), the region and the credentials",
         ) from error
+    time_reads(client)
+    return client
 
 
 def _is_loopback(endpoint: str) -> bool:

@@ -1,14 +1,16 @@
 """The watchdog: a process that can no longer do its work ends, so that its supervisor starts it again.
 
-Two things end it. A call into librdkafka that does not come back: measured, a
+Two things end it. A call that does not come back. One into librdkafka: measured, a
 ``send_offsets_to_transaction`` under way while the broker was killed ignored its limit for ever, and
-a static member kept its partitions all that time. And a thread that died: an instance that hears no
-more of the control log would answer on with a model that was revoked. Nothing is lost by it: what was
-open is aborted when the slot, or the broker after a while, fences this process.
+a static member kept its partitions all that time. Or one into a model's runtime, which a row can hang.
+And a thread that died: an instance that hears no more of the control log would answer on with a model
+that was revoked. Nothing is lost by it: what was open is aborted when the slot, or the broker after a
+while, fences this process.
+
+The end comes whether or not it can be told: stderr may be full, closed, or read by nobody.
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,16 +18,20 @@ from contextlib import contextmanager
 
 import structlog
 
+from adapters.logs import drain_logs
+
 LOOK_SECONDS = 0.5
 
 log = structlog.get_logger()
 
 
 def end_process(event: str, **details: object) -> None:
-    """End this process at once with code 1, saying why; works from any thread."""
-    log.error(event, **details)
-    sys.stderr.flush()
-    os._exit(1)
+    """End this process with code 1, at once or within a second, saying why; works from any thread."""
+    try:
+        log.error(event, **details)
+        drain_logs()
+    finally:
+        os._exit(1)
 
 
 class Watchdog:
@@ -47,8 +53,17 @@ class Watchdog:
             self._call = outer
 
     def _run(self) -> None:
+        try:
+            what = self._overdue()
+        except BaseException:
+            end_process("thread.died", thread="watchdog", exc_info=True)
+            raise
+        end_process("process.stuck", what=what, seconds=self._limit)
+
+    def _overdue(self) -> str:
+        """What does not come back, once there is such a call."""
         while True:
             time.sleep(LOOK_SECONDS)
             call = self._call
             if call is not None and time.monotonic() > call[1]:
-                end_process("stream.stuck", what=call[0], seconds=self._limit)
+                return call[0]

@@ -6,11 +6,13 @@
    version. What is loaded is what was tried: the bytes are read once.
 3. A version that falls is refused with the rung and a sentence. Whether it is tried again, and when, is
    for ``retries``; from ``runtime`` on the very bytes that the log names were judged.
+   What was being loaded when the process before this one ended is not loaded at once (``openings``).
 4. A bundle that passed where it was tried is not tried there again by this process: neither its bytes nor
    the runtime change.
 5. Room in memory is asked for three times: before the download for what the file alone will take, before
    the load for what the model took where it was tried, and after it for what is really taken. Whoever
-   does not fit is refused, and let go of again, before the system would end the process for it.
+   does not fit is refused, and let go of again, before the system would end the process for it. Where
+   others share the limit, only once it was looked at while none of them tried a model (``turns``).
 
 When to admit what is for ``plan`` and ``models``.
 """
@@ -20,14 +22,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self, TypeVar
 
 from adapters.bundles import BundleDamaged, Bundles, NoManifest
 from adapters.object_store import StoreUnavailable
 from adapters.settings import Consumer
+from adapters.timed_reads import reading_by
 from consumer.memory import LEAST_TIMES, MIB, Budget, budget_of, give_back
+from consumer.openings import Openings
 from consumer.retries import AGAIN_SECONDS
-from consumer.rungs import Bundle, NotAdmitted, Rung, open_version
+from consumer.rungs import Again, Bundle, NotAdmitted, Rung, open_version
+from consumer.turns import Turns
 from consumer.vetting import Overtaken, Trial
 from schemas.errors import ModelwireError, NotFound
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, Manifest
@@ -49,7 +55,8 @@ class Limits:
     ``seconds`` for fetching one version, retries included; ``batch_size`` rows of a warm-up batch;
     ``vet_seconds`` and ``vet_bytes`` of address space for the process that tries it; ``memory_megabytes``
     that this process may have resident (MiB; 0: what the container or the machine has); ``again_seconds``
-    until a refusal that may be mended is tried again.
+    until a refusal that may be mended is tried again; ``folder`` of this machine, which those instances
+    have in common that share its memory (None: there are none), and this one's ``slot`` among them.
     """
 
     seconds: float
@@ -58,16 +65,20 @@ class Limits:
     vet_bytes: int = 4_096 * MIB
     memory_megabytes: int = 0
     again_seconds: float = AGAIN_SECONDS
+    folder: Path | None = None
+    slot: int = 0
 
     @classmethod
-    def of(cls, settings: Consumer) -> Self:
-        """The limits that the settings give."""
+    def of(cls, settings: Consumer, folder: Path, slot: int) -> Self:
+        """The limits that the settings give; ``folder`` and ``slot`` as above."""
         return cls(
             seconds=settings.load_timeout_ms / 1_000,
             batch_size=settings.batch_size,
             vet_seconds=settings.vet_timeout_ms / 1_000,
             vet_bytes=settings.vet_megabytes * MIB,
             memory_megabytes=settings.memory_megabytes,
+            folder=folder,
+            slot=slot,
         )
 
 
@@ -94,10 +105,31 @@ class Admission:
         self._model = model
         self._limits = limits
         self._budget = budget or budget_of(limits.memory_megabytes)
+        self._turns = Turns(limits.folder)
+        name = f"{model}-{limits.slot}"
+        self._openings = Openings(limits.folder and limits.folder / "openings" / name)
         self._growths: dict[str, int] = {}
 
     def admit(self, version: int, digest: str, wanted: Callable[[], bool]) -> Admitted:
         """Take a version up the ladder. Raises NotAdmitted, or Overtaken once ``wanted`` says no."""
+        problem = self._openings.problem(digest)
+        if problem is not None:
+            raise NotAdmitted(Rung.LOAD, problem, Again.MENDED)
+        try:
+            with self._turns.beside_others(lambda: _go_on(wanted)):
+                return self._climb(version, digest, wanted)
+        except NotAdmitted as fallen:
+            others = self._budget.is_shared and self._turns.are_known
+            if fallen.rung is not Rung.MEMORY or not others:
+                raise
+        with self._turns.alone(lambda: _go_on(wanted)):
+            return self._climb(version, digest, wanted)
+
+    def close(self) -> None:
+        """The process ends of its own will. From any thread."""
+        self._openings.close()
+
+    def _climb(self, version: int, digest: str, wanted: Callable[[], bool]) -> Admitted:
         began = time.monotonic()
         deadline = began + self._limits.seconds
         manifest = self._asked(lambda: self._manifest(digest), deadline, wanted)
@@ -109,9 +141,10 @@ class Admission:
                 self._growths[digest] = self._vet(trial, bundle, wanted)
         self._check_room(digest, manifest)
         is_vetted = time.monotonic()
-        opened = open_version(version, bundle, self._limits.batch_size)
-        del bundle  # its bytes are no part of what the version takes
-        self._check_fits()
+        with self._opening(digest):
+            opened = open_version(version, bundle, self._limits.batch_size)
+            del bundle  # its bytes are no part of what the version takes
+            self._check_fits()
         return Admitted(
             version=opened.version,
             size=manifest.files[MODEL_NAME].size,
@@ -131,14 +164,14 @@ class Admission:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return ask()
+                with reading_by(deadline):
+                    return ask()
             except StoreUnavailable as error:
                 if time.monotonic() + pause > deadline:
                     raise NotAdmitted(Rung.FETCH, error.message) from error
             until = time.monotonic() + pause * random.uniform(0.5, 1.5)
             while time.monotonic() < until:
-                if not wanted():
-                    raise Overtaken
+                _go_on(wanted)
                 time.sleep(FIRST_PAUSE_SECONDS / 2)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -179,6 +212,15 @@ class Admission:
         with Trial() as trial:
             yield trial
 
+    @contextmanager
+    def _opening(self, digest: str) -> Iterator[None]:
+        """Where this process dies in the block, its slot's next life knows of what."""
+        self._openings.note(digest)
+        try:
+            yield
+        finally:
+            self._openings.clear(digest)
+
     def _vet(self, trial: Trial, bundle: Bundle, wanted: Callable[[], bool]) -> int:
         return trial.judge(
             bundle,
@@ -196,6 +238,11 @@ class Admission:
         problem = self._budget.overrun()
         if problem is not None:
             raise NotAdmitted(Rung.MEMORY, problem)
+
+
+def _go_on(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise Overtaken
 
 
 @contextmanager

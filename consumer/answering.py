@@ -170,7 +170,8 @@ class Answering:
         """Commit what was answered of them, then let them go."""
         yield from self.transactions.commit()
         self.holdings.forget(partitions)
-        yield Say("partitions.revoked", {"partitions": sorted(partitions)}, announce=True)
+        if partitions:
+            yield Say("partitions.revoked", {"partitions": sorted(partitions)}, announce=True)
 
     def lost(self, partitions: Collection[int]) -> Steps[None]:
         """Somebody else has them: nothing that was not committed counts."""

@@ -2,7 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 import click
 import structlog
@@ -11,12 +13,14 @@ from adapters.group_offsets import Start
 from adapters.logs import configure_logs
 from adapters.settings import Settings, load_settings
 from consumer.slot_health import LOOPBACK, SlotsHealth
-from consumer.slots import end_with, supervise
+from consumer.slots import AtWork, end_with, supervise
 from consumer.supervisor import Supervisor
-from schemas.errors import UsageProblem
+from schemas.errors import ModelwireError, UsageProblem
 
 LAST_SLOT = 9_999
 LAST_PORT = 65_535
+
+log = structlog.get_logger()
 
 
 @click.command()
@@ -44,6 +48,7 @@ LAST_PORT = 65_535
 @click.option("--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…].")
 @click.option("--store", help="Where bundles are: s3://bucket/prefix or file:///folder.")
 @click.option("--supervisor", type=int, hidden=True, help="The process to end with.")
+@click.option("--at-work", type=int, hidden=True, help="The descriptor to tell it on.")
 def consume(
     model: str,
     slot: int,
@@ -52,29 +57,45 @@ def consume(
     bootstrap_servers: str | None,
     store: str | None,
     supervisor: int | None,
+    at_work: int | None,
 ) -> None:
     """Answer a model's requests, exactly once, with the version that its control log asks for.
 
     Runs until SIGTERM or SIGINT. Says what it does as JSON lines on stderr.
     """
-    if supervisor is not None:
-        end_with(supervisor)
-    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-    settings = load_settings(kafka=kafka, store_url=store)
     configure_logs(as_json=True)
-    if workers is None:
-        from consumer.instance import run  # here: a supervisor needs no model runtime
+    with _failure_as_a_line():
+        if supervisor is not None:
+            end_with(supervisor)
+        kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
+        settings = load_settings(kafka=kafka, store_url=store)
+        if workers is None:
+            from consumer.instance import run  # here: a supervisor needs no model runtime
 
-        run(settings, model, slot, None if start is None else Start(start))
-        return
-    given = {
-        "--model": model,
-        "--from": start,
-        "--bootstrap-servers": bootstrap_servers,
-        "--store": store,
-    }
-    arguments = [each for name, value in given.items() if value for each in (name, value)]
-    click.get_current_context().exit(_supervise(settings, model, slot, workers, arguments))
+            tell = None if at_work is None else partial(AtWork.say, at_work)
+            run(settings, model, slot, None if start is None else Start(start), tell)
+            return
+        given = {
+            "--model": model,
+            "--from": start,
+            "--bootstrap-servers": bootstrap_servers,
+            "--store": store,
+        }
+        arguments = [each for name, value in given.items() if value for each in (name, value)]
+        code = _supervise(settings, model, slot, workers, arguments)
+    click.get_current_context().exit(code)
+
+
+@contextmanager
+def _failure_as_a_line() -> Iterator[None]:
+    """What nobody foresaw ends the block in a log line and exit code 1, not in a traceback."""
+    try:
+        yield
+    except (ModelwireError, click.ClickException):
+        raise
+    except Exception:
+        log.exception("consumer.failed")
+        click.get_current_context().exit(1)
 
 
 def _supervise(
@@ -90,8 +111,8 @@ def _supervise(
     ports = _ports(settings.consumer.health_port, supervisor)
     own = dict(os.environ)
 
-    def command(slot: int) -> list[str]:
-        ours = ["--slot", str(slot), "--supervisor", str(os.getpid())]
+    def command(slot: int, at_work: int) -> list[str]:
+        ours = ["--slot", str(slot), "--supervisor", str(os.getpid()), "--at-work", str(at_work)]
         return ["consume", *arguments, *ours]
 
     def variables(slot: int) -> Mapping[str, str]:

@@ -7,18 +7,15 @@ written to break out.
 """
 
 import contextlib
-import ctypes
 import os
 import resource
-import signal
 import sys
 from pathlib import Path
 
+from adapters.processes import die_with_parent
+
 NICENESS = 5
 """As the loader's thread: less would let the answering loop of a busy machine starve it."""
-
-DIE_WITH_PARENT = 1
-"""``PR_SET_PDEATHSIG`` of Linux."""
 
 LARGEST_WRITE = 64 * 1024
 """Most that may be written to a file: what a dying runtime says on stderr."""
@@ -30,9 +27,7 @@ ALLOCATION_FAILED = ("Failed to allocate memory", "bad_alloc", "MemoryError")
 
 def settle(parent: int) -> None:
     """What can be taken at once: to live on without ``parent``, and to be in others' way."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before
+    if not die_with_parent(parent):
         os._exit(0)
     with contextlib.suppress(OSError):
         os.nice(max(NICENESS - os.nice(0), 0))

@@ -29,7 +29,7 @@ from consumer.tallies import Meter, Observed, TallyName
 from consumer.vitals import Vitals
 from schemas.fleet import CrashCount, InstanceStatus, Phase, Runtime, Tally
 
-THREADS = frozenset({"follower", "loader", "reporter", "shadow"})
+THREADS = frozenset({"follower", "loader", "reporter", "shadow", "watchdog"})
 """What must run beside the answering loop once the instance stands (``consumer.threads``)."""
 
 

@@ -86,8 +86,17 @@ class Stop:
             self.asked_at = time.monotonic()
 
 
-def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
-    """Run one instance until it is told to stop. Raises ModelwireError where it cannot go on."""
+def run(
+    settings: Settings,
+    model: str,
+    slot: int,
+    start: Start | None,
+    at_work: Callable[[], None] | None = None,
+) -> None:
+    """Run one instance until it is told to stop. Raises ModelwireError where it cannot go on.
+
+    ``at_work`` is called once, when nothing keeps it from joining its group any more.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = Stop()
     stop.listen()
@@ -102,7 +111,7 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
         instance,
         settings.consumer.status_interval_ms / 1_000,
     )
-    limits = Limits.of(settings.consumer, settings.cache_folder)
+    limits = Limits.of(settings.consumer, settings.cache_folder, slot)
     bundles = open_bundles(settings)
     shadows = ShadowScorer(settings, model, instance, _journal(settings, f"{model}-{slot}-shadow"))
     loader = Loader(bundles, model, limits, reporter.changed, shadows.in_use)
@@ -126,7 +135,7 @@ def run(settings: Settings, model: str, slot: int, start: Start | None) -> None:
     try:
         stream.open()
         with suppress(Stopped):
-            _run_until(stop, settings, model, service, health.pulse, start)
+            _run_until(stop, settings, model, service, health.pulse, start, at_work)
         service.stop()
         clean = True
     finally:
@@ -160,6 +169,7 @@ def _run_until(
     service: Service,
     pulse: Pulse,
     start: Start | None,
+    at_work: Callable[[], None] | None,
 ) -> None:
     settled = False
     while not stop.asked:
@@ -169,6 +179,8 @@ def _run_until(
             if settle_start(settings, model, start):
                 log.info("group.started", at=start)
             settled = True
+            if at_work is not None:
+                at_work()
             # What lives now lives to the end: the collector need not walk it again.
             gc.collect()
             gc.freeze()

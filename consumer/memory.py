@@ -3,7 +3,9 @@
 1. The limit is what the setting says, and counts what this process has resident. Without one it is the
    smallest limit of the containers (control groups, version 2 or 1) that the process is in, and counts
    what that container has in use: several instances in one share it. Without that it is the machine's.
-2. What a container has in use is without the files that the kernel has cached and would drop.
+2. What a container has in use is without the files that the kernel has cached, read once or often (the
+   cache of bundles is read at each start): it drops them before it ends a process. Files that are mapped
+   count: they are the code that runs.
 3. A model needs at least ``LEAST_TIMES`` its file: the bytes themselves, and the session made of them.
    What it really needs is measured where it is tried out (``vetting``); tree ensembles came to ten times
    the file, tables to little more than it.
@@ -35,11 +37,15 @@ def resident_bytes() -> int:
 
 @dataclass(frozen=True)
 class Budget:
-    """``limit`` bytes, of which ``used`` are taken now. ``whose`` limit it is ends a sentence."""
+    """``limit`` bytes, of which ``used`` are taken now. ``whose`` limit it is ends a sentence.
+
+    ``is_shared``: others take of it too, so that what is short now may be there in a moment.
+    """
 
     limit: int
     used: Callable[[], int]
     whose: str
+    is_shared: bool = True
 
     def room(self) -> int:
         """Bytes that are left; below 0 where more is taken than there should be."""
@@ -68,7 +74,8 @@ class Budget:
 def budget_of(megabytes: int, root: Path = Path("/")) -> Budget:
     """The budget that a setting of ``megabytes`` MiB (0: none) gives; ``root`` holds proc and sys."""
     if megabytes:
-        return Budget(megabytes * MIB, resident_bytes, "consumer.memory_megabytes")
+        setting = "consumer.memory_megabytes"
+        return Budget(megabytes * MIB, resident_bytes, setting, is_shared=False)
     containers = [*_containers(root)]
     if containers:
         limit, folder = min(containers)
@@ -123,22 +130,28 @@ def _containers(root: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _used_by(folder: Path) -> int:
-    for usage, cached in (
-        ("memory.current", "inactive_file"),
-        ("memory.usage_in_bytes", "total_inactive_file"),
+    for usage, files, mapped in (
+        ("memory.current", ("active_file", "inactive_file"), "file_mapped"),
+        (
+            "memory.usage_in_bytes",
+            ("total_active_file", "total_inactive_file"),
+            "total_mapped_file",
+        ),
     ):
         used = _number(folder / usage)
         if used is not None:
-            return max(used - _stat(folder, cached), 0)
+            stats = _stats(folder)
+            cached = sum(stats.get(name, 0) for name in files) - stats.get(mapped, 0)
+            return max(used - max(cached, 0), 0)
     return resident_bytes()
 
 
-def _stat(folder: Path, name: str) -> int:
+def _stats(folder: Path) -> dict[str, int]:
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(value) for key, value in map(str.split, lines) if key == name), 0)
+        return {}
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def _number(path: Path) -> int | None:

@@ -100,6 +100,7 @@ class Loader:
         with self._wake:
             self._stopping = True
             self._wake.notify()
+        self._admission.close()
 
     def consider(self, deployments: Sequence[Deployment]) -> None:
         """The states that the log went through since the last call, oldest first."""
@@ -168,8 +169,7 @@ class Loader:
             self._note_fall(version, digest, fallen)
         except Exception as error:
             log.exception("model.load_failed", version=version)
-            reason = f"{type(error).__name__}: {error}"
-            self._note_fall(version, digest, NotAdmitted(Rung.LOAD, reason))
+            self._note_fall(version, digest, _unexpected(error))
         else:
             self._note_success(version, digest, admitted)
 
@@ -302,3 +302,14 @@ class Loader:
         )
         soonest = min(times, default=math.inf)
         return None if soonest == math.inf else max(soonest - time.monotonic(), 0.0)
+
+
+def _unexpected(error: Exception) -> NotAdmitted:
+    """What nobody foresaw, as a fall: what the system lacks now says nothing of the model."""
+    reason = f"{type(error).__name__}: {error}"
+    match error:
+        case MemoryError():
+            return NotAdmitted(Rung.MEMORY, reason)
+        case OSError():  # no descriptor, process or page left
+            return NotAdmitted(Rung.LOAD, reason, Again.MENDED)
+    return NotAdmitted(Rung.LOAD, reason)

@@ -28,8 +28,9 @@ import msgspec
 import psutil
 
 from adapters.bundles import Bundles
+from adapters.processes import signal_name
 from consumer.probe_child import DONE, OVER, READY, Job
-from consumer.sandbox import CRASHES, Sandbox, name_of
+from consumer.sandbox import CRASHES, Sandbox
 from schemas.errors import ModelwireError
 from schemas.manifest import MODEL_NAME, Manifest, encode_manifest
 from scoring.snapshot import LoadedVersion
@@ -184,7 +185,7 @@ def _ended(sandbox: Sandbox, survived: int, *, is_ready: bool) -> _Run:
     code = sandbox.wait() or 0
     if code < 0:
         end = _End.CRASHED if -code in BY_ITSELF else _End.OUTSIDE
-        return _Run(end, survived, is_ready, name_of(-code))
+        return _Run(end, survived, is_ready, signal_name(-code))
     return _Run(_End.CRASHED, survived, is_ready, f"code {code}{sandbox.last_words()}")
 
 

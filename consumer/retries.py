@@ -1,9 +1,10 @@
 """Retries: when a version that fell is taken through admission again.
 
 1. What was judged by its bytes is never tried again.
-2. What may be mended outside is tried again after a short pause, stretched by chance so that instances
-   do not ask all at once; what nobody wants yet, after a long one. A lack of memory may end at any drop,
-   and is looked at again then (``models``).
+2. What may be mended outside is tried again soon, in case it already is: another instance's trial took
+   the memory, or the store came back just after it was given up. The pause doubles up to the short one,
+   stretched by chance so that instances do not ask all at once. What nobody wants yet is tried again
+   after a long one, and what lacked memory also when a version was dropped here (``models``).
 3. A model that killed the process that tried it, or hung there, is tried once more, since the first time
    may have been chance. After the second the pause is ``STRUCK_SECONDS``, and doubles with each further
    one: nothing is for ever, but a bad model must not burn a core.
@@ -11,7 +12,8 @@
    that a machine short of memory is not made shorter.
 
 Strikes are of the bundle's digest (within one process the runtime is always the same), and are kept in
-memory: such a model never brings this process down, so a restart that forgets costs two tries.
+memory: what hangs or crashes where it is tried never brings this process down, so a restart that forgets
+costs two tries. What passed there and dies only in this process is remembered by ``openings``.
 """
 
 import math
@@ -19,8 +21,11 @@ from dataclasses import dataclass
 
 from consumer.rungs import Again, Rung
 
+SOON_SECONDS = 0.5
+"""After the first refusal that may be mended."""
+
 AGAIN_SECONDS = 5.0
-"""After a refusal that may be mended; a store that is back is noticed within twice this."""
+"""The short pause, after further ones: a store that is back is noticed within twice this."""
 
 UNWANTED_TIMES = 12
 """How many times longer for a version that only has to be judged: a bundle that is gone for good is asked
@@ -30,6 +35,8 @@ STRIKES = 2
 STRUCK_SECONDS = 600.0
 LONGEST_STRUCK_SECONDS = 6 * 3_600.0
 LONGEST_KILLED_SECONDS = 300.0
+
+MOST_DOUBLINGS = 30
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,15 @@ def _pause(fall: Fall, pause: float, *, is_wanted: bool) -> float:
         case Again.NEVER:
             return math.inf
         case Again.MENDED:
-            return patient
+            return min(pause, _doubled(SOON_SECONDS, fall.count)) if is_wanted else patient
         case Again.KILLED:
-            return max(patient, min(pause * 2.0 ** (fall.count - 1), LONGEST_KILLED_SECONDS))
+            return max(patient, min(_doubled(pause, fall.count), LONGEST_KILLED_SECONDS))
         case Again.STRIKE:
             if fall.count < STRIKES:
                 return patient
-            return min(STRUCK_SECONDS * 2.0 ** (fall.count - STRIKES), LONGEST_STRUCK_SECONDS)
+            return min(_doubled(STRUCK_SECONDS, fall.count - 1), LONGEST_STRUCK_SECONDS)
+
+
+def _doubled(seconds: float, count: int) -> float:
+    """``seconds`` the first time, and twice as long each further one."""
+    return float(seconds * 2.0 ** min(count - 1, MOST_DOUBLINGS))

@@ -146,9 +146,13 @@ def _check_runtime(bundle: Bundle, limits: RuntimeLimits) -> None:
 
 def _whole(bundle: Bundle) -> WholeModel:
     try:
-        return whole_model(bundle.model)
+        model = whole_model(bundle.model)
     except ModelwireError as error:
         raise NotAdmitted(Rung.LOAD, error.message) from error
+    if any("" in operators for operators in model.operators.values()):
+        # onnxruntime passes over such nodes, millions of them in a few bytes, and takes long for it.
+        raise NotAdmitted(Rung.LOAD, "a node of the graph names no operator")
+    return model
 
 
 def _graph(graph: Graph) -> str:

@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 END_SECONDS = 2.0
 """How long a process that has closed its pipe may take to be gone."""
@@ -80,8 +81,9 @@ class Sandbox:
     def hand_over(self, parts: Iterable[bytes]) -> None:
         """Give it the job, of these parts one after the other, and let it begin. Raises OSError."""
         for content in parts:
-            self._job.write(content)
-        self._job.flush()
+            left = memoryview(content)
+            while left:
+                left = left[self._job.write(left) :]
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is gone already: its end says so
             self._process.stdin.write(b"1")
@@ -108,26 +110,20 @@ class Sandbox:
         return f": {last[:LONGEST_LAST_WORDS]}" if last else ""
 
     def close(self) -> None:
-        """End the process, if it is still there, and wait until it is gone."""
+        """End the process, if it is still there, and wait until it is gone. Raises nothing."""
         if self._process.poll() is None:
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._files.close()
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        with contextlib.suppress(OSError):  # each is closed, whatever one of them says
+            self._files.close()
 
 
-def name_of(number: int) -> str:
-    """A signal's name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _start(module: str, job: BinaryIO, stderr: BinaryIO, said: int) -> "subprocess.Popen[bytes]":
+def _start(module: str, job: FileIO, stderr: FileIO, said: int) -> "subprocess.Popen[bytes]":
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     # Where this code is, whoever started it: an install, or a checkout.
     kept["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -143,8 +139,12 @@ def _start(module: str, job: BinaryIO, stderr: BinaryIO, said: int) -> "subproce
     )
 
 
-def _nameless_file() -> BinaryIO:
-    """A file in memory where the system has such, else in the folder for such things."""
+def _nameless_file() -> FileIO:
+    """A file in memory where the system has such, else in the folder for such things.
+
+    Nothing is buffered: what could not be written would be written again by the close.
+    """
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("modelwire-sandbox", os.MFD_CLOEXEC), "w+b")
-    return tempfile.TemporaryFile()
+        descriptor = os.memfd_create("modelwire-sandbox", os.MFD_CLOEXEC)
+        return os.fdopen(descriptor, "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

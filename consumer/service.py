@@ -25,6 +25,7 @@ from consumer.instructions import Steps, Undone, View
 from consumer.isolation import Isolation
 from consumer.models import Loader
 from consumer.outgoing import rejection_record, too_large
+from consumer.rungs import Rung
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
 from consumer.tallies import Meters
@@ -178,7 +179,11 @@ class Service:
             caught_up=heard.caught_up,
             ready=ready,
             prepared=report.prepared,
-            refused={each.version: f"{each.rung}: {each.reason}" for each in report.refused},
+            refused={
+                each.version: f"{each.rung}: {each.reason}"
+                for each in report.refused
+                if each.rung != Rung.MEMORY  # may fit in a moment: it is still being prepared
+            },
             peer_revision=self._reporter.peer_revision,
             judge=self._follower.judge,
         )

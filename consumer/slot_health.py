@@ -6,14 +6,14 @@
 3. Metrics (``/metrics``): every sample of every slot, with a label ``slot``; the supervisor's own beside
    them. A slot that cannot be asked is left out, and ``modelwire_slot_running`` tells of it.
 
-Each slot has a port of its own on loopback. All are asked at once, and for at most ``ASK_SECONDS``, so
-that one that hangs does not hide the others.
+Each slot has a port of its own on loopback. All are asked at once, and after ``ASK_SECONDS`` the page is
+made of what was answered, so that slots that hang neither hide the others nor hold the page up.
 """
 
 import http.client
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -27,8 +27,9 @@ from adapters.metrics import Exposition, Kind, Measure, Reading
 from consumer.supervisor import LASTING, Slot
 from consumer.threads import step_back, thread_of
 
-ASK_SECONDS = 0.5
-"""A slot answers within milliseconds; a probe's own limit is a second."""
+ASK_SECONDS = 0.4
+"""A slot answers within milliseconds. A probe's own limit is a second, in which it may have to wait for
+another one's page first."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -100,13 +101,14 @@ class SlotsHealth:
         running = [slot.number for slot in self._slots() if slot.pid is not None]
         if not running:
             return {}
-        with ThreadPoolExecutor(min(len(running), 32)) as asking:
-            answers = asking.map(lambda number: _get(self._ports[number], path), running)
-            return {
-                number: said
-                for number, said in zip(running, answers, strict=True)
-                if said is not None
-            }
+        asking = ThreadPoolExecutor(len(running))
+        try:
+            asked = {number: asking.submit(_get, self._ports[number], path) for number in running}
+            answered = wait(asked.values(), ASK_SECONDS).done
+        finally:
+            asking.shutdown(wait=False, cancel_futures=True)
+        said = {number: each.result() for number, each in asked.items() if each in answered}
+        return {number: each for number, each in said.items() if each is not None}
 
 
 def aliveness(slots: Sequence[Slot]) -> tuple[bool, dict[str, object]]:

@@ -9,17 +9,19 @@ until a signal comes (SIGCHLD too) or the next start is due:
    slots are then asked with SIGTERM.
 3. A slot dies with its supervisor, however that ends: the kernel kills it (``end_with``). A slot that
    lived on would hold its place until the next supervisor's slot took it.
-4. Every child is reaped, also those it did not start: as process 1 of a container it inherits them.
+4. A slot says once when it is at work (``AtWork``), through a pipe that all share, so that the supervisor
+   can tell a slot that never could work from one that did.
+5. Every child is reaped, also those it did not start: as process 1 of a container it inherits them.
 
 Nothing here, or above it, imports a model runtime: the supervisor costs less than one slot.
 """
 
-import ctypes
 import os
 import random
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,17 +29,16 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
+from adapters.processes import die_with_parent, signal_name
 from consumer.supervisor import LASTING, Slot, Stopping, Supervisor
 from schemas.errors import ModelwireError
-
-PR_SET_PDEATHSIG = 1
 
 _ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 log = structlog.get_logger()
 
-Command = Callable[[int], Sequence[str]]
-"""A slot's number -> the arguments of its ``modelwire``."""
+Command = Callable[[int, int], Sequence[str]]
+"""A slot's number, the descriptor to tell on that it is at work -> the arguments of its ``modelwire``."""
 
 Variables = Callable[[int], Mapping[str, str]]
 """A slot's number -> its environment."""
@@ -46,16 +47,40 @@ Variables = Callable[[int], Mapping[str, str]]
 def end_with(supervisor: int) -> None:
     """Let the kernel kill this process when its parent, the process ``supervisor``, is gone.
 
-    Raises ModelwireError where it is gone already. Only Linux can do that; elsewhere a slot lives on
-    until its place is taken.
+    Raises ModelwireError where it is gone already. Where the kernel cannot, a slot lives on until its
+    place is taken.
     """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
+    if not die_with_parent(supervisor):
         raise ModelwireError(
             f"the supervisor of this slot (process {supervisor}) is gone",
             hint="start it again: modelwire consume --workers N",
         )
+
+
+class AtWork:
+    """The pipe on which a supervisor's slots say that they are at work, and since when."""
+
+    _WORD = struct.Struct("=qd")
+    """Process id, and seconds of the monotonic clock, which is one for the whole system."""
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_inheritable(self.writer, True)
+
+    @classmethod
+    def say(cls, writer: int) -> None:
+        """In a slot: it is at work now."""
+        with suppress(OSError):  # the supervisor is gone, and this process soon
+            os.write(writer, cls._WORD.pack(os.getpid(), time.monotonic()))
+
+    def heard(self) -> list[tuple[int, float]]:
+        """What was said since the last time."""
+        words = b""
+        with suppress(BlockingIOError):
+            while more := os.read(self._reader, 4_096):
+                words += more
+        return list(self._WORD.iter_unpack(words))
 
 
 def supervise(supervisor: Supervisor, command: Command, variables: Variables) -> int:
@@ -84,11 +109,17 @@ class _Shell:
         self._supervisor = supervisor
         self._command = command
         self._variables = variables
+        self._at_work = AtWork()
 
     def start_due(self) -> None:
         """Start the slots whose time has come."""
         for number in self._supervisor.due(time.monotonic()):
-            arguments = [sys.executable, "-m", "modelwire", *self._command(number)]
+            arguments = [
+                sys.executable,
+                "-m",
+                "modelwire",
+                *self._command(number, self._at_work.writer),
+            ]
             try:
                 # Not fork: the health server's threads may hold any lock.
                 pid = os.posix_spawn(
@@ -124,9 +155,11 @@ class _Shell:
                 os.kill(slot.pid, passed_on)  # not reaped yet, so the pid is nobody else's
 
     def reap(self) -> None:
-        """Collect every child that has ended."""
+        """Collect every child that has ended. What it said before counts."""
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                for pid, since in self._at_work.heard():
+                    self._supervisor.at_work(pid, since)
                 self._ended(found[0], os.waitstatus_to_exitcode(found[1]))
 
     def _ended(self, pid: int, code: int) -> None:
@@ -134,7 +167,7 @@ class _Shell:
         slot = self._supervisor.ended(pid, code, now, random.random())
         if slot is None:
             return
-        how = {"exit_code": code} if code >= 0 else {"signal": _signal_name(-code)}
+        how = {"exit_code": code} if code >= 0 else {"signal": signal_name(-code)}
         asked = self._supervisor.stopping is not Stopping.NO
         write = log.info if asked and code in (0, -signal.SIGTERM) else log.warning
         write(
@@ -148,13 +181,6 @@ class _Shell:
         )
         if slot.given_up is not None:
             log.error("slot.given_up", slot=slot.number, exit_code=code, reason=LASTING[code])
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return str(number)
 
 
 def _next(slot: Slot, now: float) -> dict[str, float]:

@@ -7,13 +7,15 @@ Rules, over what happened (which process ended how, which signal came, what time
    together do not come back together. A slot that ran for ``WELL_SECONDS`` begins a new row.
 2. A good end (code 0) that nobody asked the supervisor for is a person's wish for a fresh process: it is
    started again as after a first bad end.
-3. Four codes say what a restart does not mend (``LASTING``). A slot that ends with one of them again and
-   again is given up; the others go on. How often is ``patience``: once where it never ran for
-   ``PROVEN_SECONDS``, so that whoever starts it hears of it; ``DOUBTED`` times in a row where it did,
-   since a broker that is just back can say for a moment that a topic is not there.
-4. Code 5 is doubted always. It is also the end of a process whose slot another one took. Two supervisors
-   with the same slots take them from each other in turns, until one has lost a slot ``DOUBTED`` times in
-   a row and gives it up. Nobody takes the other's then, so that never do both give up.
+3. Four codes say what a restart does not mend (``LASTING``). A slot none of whose processes has been at
+   work (past all that these codes tell of a start, and in its group) is given up at once where it ends
+   with one of them, so that whoever starts it hears of it. Giving it up takes nothing away.
+4. A slot that has been at work is not to be lost for what passes: a broker that is just back can say for
+   a while that a topic is not there, and code 5 is also the end of a process whose slot another one took.
+   It is given up after ``DOUBTED`` ends in a row with one and the same of these codes, and so is any slot
+   that ends with 5. A process that was at work for ``WELL_SECONDS`` begins a new row. Two supervisors
+   with the same slots take them from each other in turns, ever more slowly, until one of them holds a
+   slot that long each time and the other one never does. That one gives it up, and the other keeps it.
 5. Everything else (a broker that is away, a crash, a kill, a watchdog's end) is tried for ever.
 6. The first signal asks every slot to stop, and nothing is started any more. A second one, if it comes
    later than ``ECHO_SECONDS`` (``timeout`` and others send one signal twice), or ``STOP_SECONDS``, kills.
@@ -34,15 +36,12 @@ WELL_SECONDS = 5.0
 """A start takes one to three seconds. On a machine that is so overloaded that it takes longer, a crash
 loop is not slowed down further."""
 
-PROVEN_SECONDS = 60.0
-"""What lives longer has been at work: a start on an overloaded machine has taken 16 s, and it waits up to
-30 s for a broker."""
-
 SHORTEST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
 
-DOUBTED = 6
-"""Bad ends in a row with a lasting code until it is believed: about ten seconds with the delays."""
+DOUBTED = 10
+"""Ends in a row with a lasting code until it is believed. Where each comes soon after its start, the
+delays between them alone take a minute and a half (``delay_after``)."""
 
 STOP_SECONDS = 16.0
 """How long a slot may take to stop. It repeats a call in doubt for 8 s, and its watchdog ends it where a
@@ -77,8 +76,10 @@ class Slot:
     lasting_ends: int = 0
     """The newest ones, in a row, with one and the same lasting code."""
     last_code: int | None = None
-    proven: bool = False
-    """One of its processes ran for ``PROVEN_SECONDS``."""
+    has_worked: bool = False
+    """One of its processes has been at work."""
+    at_work_since: float | None = None
+    """The newest process; None where it is not, or not yet."""
 
 
 class Stopping(Enum):
@@ -106,15 +107,12 @@ def after_end(slot: Slot, code: int, now: float, jitter: float) -> Slot:
 
     Either ``starts_at`` or ``given_up`` is set. Times are seconds of one monotonic clock.
     """
-    ran_seconds = now - slot.started_at
-    proven_now = ran_seconds >= PROVEN_SECONDS
-    proven = slot.proven or proven_now
-    bad_ends = 1 if ran_seconds >= WELL_SECONDS or code == 0 else slot.bad_ends + 1
-    lasting_ends = 0
-    if code in LASTING:
-        goes_on = code == slot.last_code and not proven_now
-        lasting_ends = slot.lasting_ends + 1 if goes_on else 1
-    given_up = lasting_ends >= patience(code, proven=proven)
+    ran_well = now - slot.started_at >= WELL_SECONDS
+    worked_well = slot.at_work_since is not None and now - slot.at_work_since >= WELL_SECONDS
+    bad_ends = 1 if ran_well or code == 0 else slot.bad_ends + 1
+    goes_on = code == slot.last_code and not worked_well
+    lasting_ends = (slot.lasting_ends if goes_on else 0) + 1 if code in LASTING else 0
+    given_up = lasting_ends >= patience(code, has_worked=slot.has_worked)
     return replace(
         slot,
         pid=None,
@@ -123,15 +121,15 @@ def after_end(slot: Slot, code: int, now: float, jitter: float) -> Slot:
         bad_ends=bad_ends,
         lasting_ends=lasting_ends,
         last_code=code,
-        proven=proven,
+        at_work_since=None,
     )
 
 
-def patience(code: int, *, proven: bool) -> float:
+def patience(code: int, *, has_worked: bool) -> float:
     """How often in a row a slot may end with ``code`` before it is given up."""
     if code not in LASTING:
         return float("inf")
-    return DOUBTED if proven or code == 5 else 1
+    return DOUBTED if has_worked or code == 5 else 1
 
 
 class Supervisor:
@@ -190,6 +188,12 @@ class Supervisor:
         self._slots[number] = replace(
             slot, pid=pid, started_at=now, starts_at=None, starts=slot.starts + 1
         )
+
+    def at_work(self, pid: int, since: float) -> None:
+        """The process has passed all that can keep a start from its work, and joins its group."""
+        for slot in self.slots:
+            if slot.pid == pid:
+                self._slots[slot.number] = replace(slot, has_worked=True, at_work_since=since)
 
     def start_failed(self, number: int, now: float, jitter: float) -> Slot:
         """The machine could not start the process; as a bad end of one that never ran."""

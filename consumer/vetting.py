@@ -20,9 +20,10 @@ from typing import Self
 
 import msgspec
 
+from adapters.processes import signal_name
 from consumer.memory import MIB
 from consumer.rungs import Again, Bundle, NotAdmitted, Rung
-from consumer.sandbox import CRASHES, Sandbox, name_of
+from consumer.sandbox import CRASHES, Sandbox
 from consumer.vetting_child import Job, Shortage, Verdict
 from schemas.manifest import encode_manifest
 
@@ -64,11 +65,6 @@ class Trial:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._sandbox.pid
 
     def judge(
         self,
@@ -160,7 +156,7 @@ class Trial:
             reason = f"the process that tried it ended with code {code}"
             return NotAdmitted(Rung.VET, reason + self._sandbox.last_words(), Again.STRIKE)
         if -code in CRASHES:
-            reason = f"it crashed the process that tried it with {name_of(-code)}"
+            reason = f"it crashed the process that tried it with {signal_name(-code)}"
             return NotAdmitted(Rung.VET, reason + self._sandbox.last_words(), Again.STRIKE)
         if -code == signal.SIGXCPU:
             return NotAdmitted(
@@ -168,8 +164,8 @@ class Trial:
             )
         return NotAdmitted(
             Rung.VET,
-            f"the process that tried it was ended from outside with {name_of(-code)}; a system that is "
-            "short of memory does that",
+            f"the process that tried it was ended from outside with {signal_name(-code)}; a system "
+            "that is short of memory does that",
             Again.KILLED,
         )
 

@@ -4,6 +4,7 @@ Errors of the world (``schemas.errors``) become one message and an exit code her
 bug in modelwire.
 """
 
+import contextlib
 import importlib
 import sys
 
@@ -65,7 +66,9 @@ class LazyGroup(click.Group):
             from adapters.output import CHOSEN, TABLE
             from modelwire.problems import problem_text
 
-            click.echo(problem_text(error, ctx.meta.get(CHOSEN, TABLE)), err=True)
+            # Whoever cannot be told in words is told by the code.
+            with contextlib.suppress(OSError):
+                click.echo(problem_text(error, ctx.meta.get(CHOSEN, TABLE)), err=True)
             ctx.exit(error.exit_code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,13 +3,14 @@
 Every hostile model has valid digests, and most answer rightly beside what they do: only a process that
 tries them can tell. What crashes was found by trying: onnxruntime 1.31 checks most of what it is given,
 but divides the smallest integer by -1. ``hostile`` gives them kind by kind, ``flipped`` is a bundle with
-one bit turned, its digests left alone or made to match.
+one bit turned, its digests left alone or made to match. ``problem_of`` says whether a kind fell from
+where it has to, and not for another reason.
 """
 
 import contextlib
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import msgspec
@@ -19,6 +20,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from adapters.object_store import ObjectStore
 from adapters.onnx_model import graph_of
+from consumer.admission import Limits
+from consumer.rungs import NotAdmitted, Rung
 from schemas.errors import ModelwireError
 from schemas.manifest import (
     GOLDEN_NAME,
@@ -331,7 +334,7 @@ def _bomb(random: Random) -> bytes:
     way = random.randrange(3)
     if way == 0:
         model = _good()
-        body = model.graph.SerializeToString() + b"\x0a\x00" * random.randrange(3, 5) * 1_000_000
+        body = model.graph.SerializeToString() + b"\x0a\x00" * random.randrange(300_000, 900_000)
         model.ClearField("graph")
         return bytes(model.SerializeToString()) + b"\x3a" + _varint(len(body)) + body
     model = onnx.load_model_from_string(
@@ -387,5 +390,41 @@ KINDS: dict[str, Callable[[Random], bytes | tuple[bytes, bytes]]] = {
     "wrong": _wrong,
     "unfolding": _unfolding,
 }
+HANGING = frozenset({"hang", "unfolding"})
+"""The kinds that end at the limit of time, and at nothing else."""
+
+RUNGS: dict[str, frozenset[Rung]] = {
+    "hang": frozenset({Rung.VET}),
+    "crash": frozenset({Rung.VET}),
+    "allocation": frozenset({Rung.GOLDEN, Rung.VET}),
+    "shape": frozenset({Rung.CONTRACT, Rung.GOLDEN}),
+    "type": frozenset({Rung.LOAD, Rung.CONTRACT, Rung.GOLDEN}),
+    "not a number": frozenset({Rung.GOLDEN}),
+    "external": frozenset({Rung.LOAD}),
+    "random": frozenset({Rung.RUNTIME, Rung.LOAD, Rung.CONTRACT, Rung.GOLDEN, Rung.VET}),
+    "truncated": frozenset({Rung.RUNTIME, Rung.LOAD}),
+    "bomb": frozenset({Rung.LOAD, Rung.VET}),
+    "wrong": frozenset({Rung.GOLDEN}),
+    "unfolding": frozenset({Rung.VET}),
+}
+"""Where each kind falls."""
+
+LIMITS = Limits(seconds=30.0, batch_size=64, vet_seconds=60.0)
+SHORT = replace(LIMITS, vet_seconds=2.0)
+
+
+def limits_for(kind: str) -> Limits:
+    """Enough for a busy machine where a kind ends by itself; short where only the limit ends it."""
+    return SHORT if kind in HANGING else LIMITS
+
+
+def problem_of(kind: str, fallen: NotAdmitted) -> str | None:
+    """None where this kind fell as it should; else a sentence. A turned bit may bring about anything."""
+    is_late = "timed out" in fallen.reason
+    if kind not in RUNGS or (fallen.rung in RUNGS[kind] and is_late == (kind in HANGING)):
+        return None
+    return f"{kind}: {fallen}"
+
+
 if platform.machine() not in ("x86_64", "AMD64"):
     del KINDS["crash"]  # other processors do not trap, and the model answers rightly

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import urlsplit
 
 CHUNK = 64 * 1024
@@ -41,6 +42,14 @@ class Slow:
 
 
 @dataclass(frozen=True)
+class Drip:
+    """After this many bytes of the answer, its head included, a byte comes every so many seconds."""
+
+    after: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Truncate:
     """The connection breaks off after this many bytes of a body."""
 
@@ -63,7 +72,7 @@ class Fail:
 
 THROTTLED = Fail(503, "SlowDown")
 
-Fault = Down | Hang | Slow | Truncate | Flip | Fail
+Fault = Down | Hang | Slow | Drip | Truncate | Flip | Fail
 
 
 @dataclass(frozen=True)
@@ -166,9 +175,9 @@ class S3Faults:
                 return False
             if isinstance(fault, Slow):
                 time.sleep(fault.delay)
-            client.sendall(_CONNECTION.sub(b"", answer))
             length = 0 if is_head else _length(answer)
-            for chunk in _spoiled(_body(server, length), length, fault):
+            body = _spoiled(_body(server, length), length, fault)
+            for chunk in _dripped(chain([_CONNECTION.sub(b"", answer)], body), fault):
                 client.sendall(chunk)
             self._sockets.discard(server)
             return length is not None and not isinstance(fault, Truncate)
@@ -202,6 +211,20 @@ def _spoiled(body: Iterator[bytes], length: int | None, fault: Fault | None) -> 
             case _:
                 yield chunk
         passed += len(chunk)
+
+
+def _dripped(answer: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
+    if not isinstance(fault, Drip):
+        yield from answer
+        return
+    quick = fault.after
+    for piece in answer:
+        if quick > 0:
+            yield piece[:quick]
+        for place in range(quick, len(piece)):
+            time.sleep(fault.seconds)
+            yield piece[place : place + 1]
+        quick = max(quick - len(piece), 0)
 
 
 def _flipped(chunk: bytes, place: int) -> bytes:

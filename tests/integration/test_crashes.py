@@ -28,7 +28,7 @@ def test_unclean_ends_under_a_canary_are_counted_and_clean_ones_are_not(harness:
     _wait_for_life(harness, started, crashes=0)
     for crashes in (1, 2):
         harness.instances[-1].kill()
-        harness.start()
+        harness.start(CONSUMER__STATUS_INTERVAL_MS="400")  # whose silence is noticed soon
         _wait_for_life(harness, started, crashes)
     assert count_crashes(harness.fleet(), started) == 2
     assert count_crashes(harness.fleet(), started + 1) == 0

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from adapters.settings import load_settings
 from tests.broker_proxy import (
@@ -189,8 +190,10 @@ def test_a_transaction_that_the_broker_ended_is_answered_again(
     answering.start(CONSUMER__TRANSACTION_TIMEOUT_MS="1000")
     answering.proxy.arm(Fault.HOLD_REQUEST, kind)
     answering.send()
-    # The broker looks for such transactions every 10 s; a commit is given up by the watchdog after 12.
-    answering.proxy.healed.wait(11.5)
+    assert answering.proxy.struck.wait(10)
+    before = _written(answering.harness)
+    # The broker looks for such transactions every 10 s, and writes that it aborted one.
+    wait_for("the broker's end of it", lambda: _written(answering.harness) > before)
     answering.proxy.heal()
 
     def is_over() -> bool:
@@ -200,6 +203,23 @@ def test_a_transaction_that_the_broker_ended_is_answered_again(
     wait_for("the end of the transaction", is_over)
     answering.see_to_it()
     answering.assert_answered()
+
+
+def _written(harness: Harness) -> int:
+    """How much stands in the results, with markers of transactions and what is not committed."""
+    servers = harness.settings.kafka.bootstrap_servers
+    reader = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "test-reader",
+            "isolation.level": "read_uncommitted",
+        }
+    )
+    try:
+        places = [TopicPartition(harness.topics.results, number) for number in range(PARTITIONS)]
+        return sum(reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
+    finally:
+        reader.close()
 
 
 @pytest.mark.parametrize(
@@ -233,7 +253,11 @@ def _freeze(harness: Harness, membership: str, held: bool) -> None:
     """SIGSTOP for one of two instances under load until the other has all partitions, then SIGCONT."""
     harness.release(store_bundle(harness.store, harness.model, 1.0))
     proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
-    common = {"CONSUMER__MEMBERSHIP": membership, "CONSUMER__TRANSACTION_TIMEOUT_MS": "1000"}
+    common = {
+        "CONSUMER__MEMBERSHIP": membership,
+        "CONSUMER__SESSION_TIMEOUT_MS": "2000",
+        "CONSUMER__TRANSACTION_TIMEOUT_MS": "1000",
+    }
     frozen = harness.start(0, KAFKA__BOOTSTRAP_SERVERS=proxy.address, **common)
     other = harness.start(1, **common)
     harness.wait_until_ready(2)

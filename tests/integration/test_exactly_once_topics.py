@@ -36,9 +36,10 @@ from tests.traffic import good_request
 
 pytestmark = pytest.mark.stack
 
-AUTHORIZER = {
+OF_ITS_OWN = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
+    "group.min.session.timeout.ms": 2_000,
 }
 
 
@@ -126,34 +127,38 @@ def test_results_that_are_deleted_under_way_are_missed_by_name(harness: Harness)
     _assert_clean(harness)
 
 
-def test_a_session_that_the_broker_does_not_take_is_said_so(harness: Harness) -> None:
-    """Below the broker's own minimum nobody joins: it ends with the names of the settings."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    instance = harness.start(CONSUMER__SESSION_TIMEOUT_MS="1000")
-    assert instance.wait_for_exit() == 1
-    assert "does not take a session of 1000 ms" in instance.text
-    assert "group.min.session.timeout.ms" in instance.text
-
-
-@pytest.fixture
-def guarded(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
-    """A model on a broker of its own that looks at permissions; what none is about is allowed."""
+@pytest.fixture(scope="module")
+def guarding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of a broker that looks at permissions; what none is about is allowed."""
     ours = broker.server_properties
 
     def with_authorizer(*ports: int, data: str = "data") -> str:
-        return ours(*ports, data=data) + "".join(f"{k}={v}\n" for k, v in AUTHORIZER.items())
+        return ours(*ports, data=data) + "".join(f"{k}={v}\n" for k, v in OF_ITS_OWN.items())
 
-    monkeypatch.setattr(broker, "server_properties", with_authorizer)
-    state_dir = tmp_path / "stack"
-    Stack.up(state_dir, quiet=True)
-    try:
-        store = (tmp_path / "store").absolute().as_uri()
-        settings = load_settings(state_dir=state_dir, store_url=store)
-        harness = Harness(settings, environment_of(settings), model, tmp_path)
-        yield harness
-        harness.close()
-    finally:
-        Stack.down(state_dir)
+    state_dir = tmp_path_factory.mktemp("guarded") / "stack"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "server_properties", with_authorizer)
+        Stack.up(state_dir, quiet=True)
+    yield state_dir
+    Stack.down(state_dir)
+
+
+@pytest.fixture
+def guarded(guarding: Path, tmp_path: Path, model: str) -> Iterator[Harness]:
+    """A model on that broker."""
+    settings = load_settings(state_dir=guarding, store_url=(tmp_path / "store").as_uri())
+    harness = Harness(settings, environment_of(settings), model, tmp_path)
+    yield harness
+    harness.close()
+
+
+def test_a_session_that_the_broker_does_not_take_is_said_so(guarded: Harness) -> None:
+    """Below the broker's own minimum nobody joins: it ends with the names of the settings."""
+    guarded.release(store_bundle(guarded.store, guarded.model, 1.0))
+    instance = guarded.start(CONSUMER__SESSION_TIMEOUT_MS="1000")
+    assert instance.wait_for_exit() == 1
+    assert "does not take a session of 1000 ms" in instance.text
+    assert "group.min.session.timeout.ms" in instance.text
 
 
 def _forbid(opened: Admin, kind: ResourceType, name: str, operation: AclOperation) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stack
 
+WITHOUT_CACHE = {"CONSUMER__CACHE_MEGABYTES": "0"}
+"""For an instance whose store lacks what another one of this machine has kept."""
+
 READY = (Instance("who-was-asked", frozenset({1, 2})),)
 
 
@@ -97,7 +100,7 @@ def test_an_instance_that_joins_without_the_candidate_stays_out_until_it_has_it(
     half = _start_canary(harness, 5_000)
     harness.wait_for_revision(half)
     with harness.stream(300) as before:
-        harness.start(1, STORE_URL=poor.as_uri())
+        harness.start(1, STORE_URL=poor.as_uri(), **WITHOUT_CACHE)
         status = wait_for("it knows why", lambda: _outside(harness, 1, "version 2: fetch:"))
         assert (status.prepared, status.partitions, status.revision) == ((1,), (), 0)
         mark = before.sent + 300
@@ -132,7 +135,10 @@ def test_an_instance_that_is_not_ready_leaves_when_others_are(
     harness.release(store_bundle(harness.store, harness.model, 1.0))
     harness.start(0)
     slow = harness.start(
-        1, S3__ENDPOINT=f"http://{wire.address}", CONSUMER__STAMP_WAIT_MS=stamp_wait_ms
+        1,
+        S3__ENDPOINT=f"http://{wire.address}",
+        CONSUMER__STAMP_WAIT_MS=stamp_wait_ms,
+        **WITHOUT_CACHE,
     )
     harness.wait_until_ready(2)
     wire.cut()
@@ -170,7 +176,7 @@ def test_live_consumers_abort_a_rollout_that_nobody_can_serve_any_more(harness: 
         bundle = harness.folder / "store" / "bundles" / candidate.removeprefix("sha256:")
         shutil.rmtree(bundle)
         for slot in range(2):
-            harness.start(slot, CONSUMER__GUARD_WAIT_MS="1500", CONSUMER__CACHE_MEGABYTES="0")
+            harness.start(slot, CONSUMER__GUARD_WAIT_MS="1500", **WITHOUT_CACHE)
         aborted = wait_for("an abort", lambda: _events(harness)[half:])[0]
         harness.wait_until_ready(2)
         harness.wait_for_revision(half + 1, 2)

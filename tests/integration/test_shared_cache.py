@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,32 +15,13 @@ from adapters.bundle_cache import BundleCache
 from adapters.object_store import S3Settings, open_store
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME
 from tests.bundles import store_bundle
-from tests.fleet import Harness, environment_of, wait_for
+from tests.fleet import Harness, wait_for
 from tests.s3_faults import Down, Hang, S3Faults, Slow
-
-if TYPE_CHECKING:
-    from tests.conftest import RunningStack
 
 pytestmark = pytest.mark.stack
 
 PLENTY = 100 * 2**20
 SPAWN = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture
-def faults(stack: "RunningStack") -> Iterator[S3Faults]:
-    """The proxy before the S3 server."""
-    proxy = S3Faults(stack.s3.endpoint)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def behind(stack: "RunningStack", faults: S3Faults, model: str) -> tuple[str, S3Settings]:
-    """A store of the test's own, behind the proxy."""
-    s3 = stack.s3
-    settings = S3Settings(faults.endpoint, s3.region, s3.access_key, s3.secret_key)
-    return f"s3://{stack.bucket}/cache-{model}", settings
 
 
 @pytest.fixture
@@ -59,18 +39,6 @@ def spawned() -> Iterator[Callable[..., BaseProcess]]:
     for process in started:
         process.kill()
         process.join()
-
-
-@pytest.fixture
-def harness(
-    stack: "RunningStack", model: str, tmp_path: Path, faults: S3Faults
-) -> Iterator[Harness]:
-    """A model whose bundles are on the S3 server, which consumers reach through the proxy."""
-    settings = stack.settings(f"cache-{model}")
-    environment = environment_of(settings) | {"MODELWIRE_S3__ENDPOINT": faults.endpoint}
-    running = Harness(settings, environment, model, tmp_path)
-    yield running
-    running.close()
 
 
 def _read(store: tuple[str, S3Settings], folder: Path, limit: int, digests: list[str]) -> None:
@@ -95,14 +63,14 @@ def test_processes_of_one_machine_fetch_a_bundle_once(
     tmp_path: Path,
     spawned: Callable[..., BaseProcess],
 ) -> None:
-    """Four processes that start together ask the server once for each of the three files."""
+    """Three processes that start together ask the server once for each of the three files."""
     digest = store_bundle(open_store(*behind), "m", 1.0, table_bytes=1_000_000)
     faults.asked.clear()
     faults.fault = Slow(rate=1e6, delay=0.3)  # so that they meet
-    readers = [spawned(_read, behind, tmp_path / "cache", PLENTY, [digest]) for _ in range(4)]
+    readers = [spawned(_read, behind, tmp_path / "cache", PLENTY, [digest]) for _ in range(3)]
     for reader in readers:
         reader.join(60)
-    assert [reader.exitcode for reader in readers] == [0] * 4
+    assert [reader.exitcode for reader in readers] == [0] * 3
     assert sorted(asked.path.rsplit("/", 1)[1] for asked in faults.asked) == [
         "golden.jsonl",
         "manifest.json",
@@ -169,29 +137,29 @@ def test_kills_and_evictions_at_once_are_harmless(
 
 
 def test_a_consumer_starts_from_the_cache_while_the_store_is_away(
-    harness: Harness, faults: S3Faults
+    harness_behind: Harness, faults: S3Faults
 ) -> None:
     """Restarted with the S3 server down, a consumer answers with the version that it had."""
-    harness.release(store_bundle(harness.store, harness.model, 2.0))
-    harness.start().wait_for_line("model.prepared")
-    harness.instances[0].kill()
+    harness_behind.release(store_bundle(harness_behind.store, harness_behind.model, 2.0))
+    harness_behind.start().wait_for_line("model.prepared")
+    harness_behind.instances[0].kill()
     faults.fault = Down()
     faults.asked.clear()
-    second = harness.start()
-    harness.send(10)
-    assert {forecast.version for forecast in harness.forecasts(10)} == {1}
+    second = harness_behind.start()
+    harness_behind.send(10)
+    assert {forecast.version for forecast in harness_behind.forecasts(10)} == {1}
     assert not second.lines("model.refused")
     assert not faults.asked
 
 
-def test_a_consumer_whose_cache_cannot_be_written_goes_on_without(harness: Harness) -> None:
+def test_a_consumer_whose_cache_cannot_be_written_goes_on_without(harness_behind: Harness) -> None:
     """Where the cache cannot be, versions are prepared all the same, and one log line says it."""
-    taken = harness.folder / "taken"
+    taken = harness_behind.folder / "taken"
     taken.write_bytes(b"")
-    instance = harness.start(CONSUMER__CACHE_DIR=str(taken))
+    instance = harness_behind.start(CONSUMER__CACHE_DIR=str(taken))
     for slope in (1.0, 2.0):
-        bundle = store_bundle(harness.store, harness.model, slope)
-        harness.wait_for_revision(harness.release(bundle))
+        bundle = store_bundle(harness_behind.store, harness_behind.model, slope)
+        harness_behind.wait_for_revision(harness_behind.release(bundle))
     [line] = instance.lines("cache.unusable")
     assert line["folder"] == str(taken)
     assert not instance.lines("model.refused")

@@ -5,22 +5,23 @@ The short forms are in the default run. The long ones, a minute of each fault, a
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from adapters.bundle_cache import BundleCache
 from adapters.bundles import StoredBundles, read_manifest
 from adapters.object_store import ObjectStore, S3Settings, StoreUnavailable, open_store
+from adapters.timed_reads import reading_by
 from schemas.manifest import MODEL_NAME
 from tests.bundles import make_bundle, store_bundle
-from tests.fleet import Harness, environment_of, wait_for
+from tests.fleet import Harness, wait_for
 from tests.s3_faults import (
     THROTTLED,
     Down,
+    Drip,
     Fail,
     Fault,
     Flip,
@@ -30,14 +31,14 @@ from tests.s3_faults import (
     Truncate,
 )
 
-if TYPE_CHECKING:
-    from tests.conftest import RunningStack
-
 pytestmark = pytest.mark.stack
 
 RATE = 300
 RETURN_SECONDS = 10.0
 """A candidate is prepared this long after the store's return at the latest, by itself."""
+
+PATIENT_SECONDS = 30.0
+"""A read that goes on for so long has no end."""
 
 QUICK: dict[str, Fault] = {
     "down": Down(),
@@ -49,31 +50,9 @@ QUICK: dict[str, Fault] = {
 
 
 @pytest.fixture
-def faults(stack: "RunningStack") -> Iterator[S3Faults]:
-    """The proxy before the S3 server."""
-    proxy = S3Faults(stack.s3.endpoint)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def store(stack: "RunningStack", faults: S3Faults, model: str) -> ObjectStore:
+def store(behind: tuple[str, S3Settings]) -> ObjectStore:
     """An empty store behind the proxy."""
-    s3 = stack.s3
-    settings = S3Settings(faults.endpoint, s3.region, s3.access_key, s3.secret_key)
-    return open_store(f"s3://{stack.bucket}/faults-{model}", settings)
-
-
-@pytest.fixture
-def harness(
-    stack: "RunningStack", model: str, tmp_path: Path, faults: S3Faults
-) -> Iterator[Harness]:
-    """A model whose bundles are on the S3 server, which only consumers reach through the proxy."""
-    settings = stack.settings(f"faults-{model}")
-    environment = environment_of(settings) | {"MODELWIRE_S3__ENDPOINT": faults.endpoint}
-    running = Harness(settings, environment, model, tmp_path)
-    yield running
-    running.close()
+    return open_store(*behind)
 
 
 def test_the_proxy_changes_nothing_while_all_is_well(store: ObjectStore, faults: S3Faults) -> None:
@@ -158,16 +137,60 @@ def test_a_server_that_hangs_is_asked_once_a_call(store: ObjectStore, faults: S3
     assert len(faults.asked) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rate", [10, 1_000, 50_000])
-def test_a_body_that_drips_is_given_up(store: ObjectStore, faults: S3Faults, rate: int) -> None:
-    """A server that sends a body without end at a trickle is as good as one that hangs."""
+DRIPS: dict[str, Fault] = {
+    "head": Drip(after=20, seconds=0.5),
+    "body": Drip(after=2_000, seconds=0.5),
+    "end": Drip(after=4_000_000, seconds=0.5),
+}
+"""Each would take an hour at the least."""
+
+
+@pytest.mark.parametrize("fault", DRIPS)
+def test_a_read_ends_when_its_caller_wants_it_to(
+    store: ObjectStore, faults: S3Faults, fault: str
+) -> None:
+    """Wherever an answer begins to drip, a read has the time that it is given, and no second try."""
     store.put_if_absent("key", bytes(5_000_000))
-    faults.fault = Slow(rate=rate)
+    faults.asked.clear()
+    faults.fault = DRIPS[fault]
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="has sent"):
+    with pytest.raises(StoreUnavailable), reading_by(began + 1):
         store.get("key", limit=5_000_000)
-    print(f"\n{rate} bytes/s: given up after {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < PATIENT_SECONDS
+    assert len(faults.asked) == 1
+
+
+USES: dict[str, Callable[[ObjectStore], object]] = {
+    "get": lambda store: store.get("key", limit=5_000_000),
+    "exists": lambda store: store.exists("key"),
+    "list": lambda store: list(store.list()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("use", "fault"),
+    [
+        *(("get", drip) for drip in DRIPS.values()),
+        ("get", Slow(rate=1_000)),
+        ("get", Slow(rate=50_000)),
+        ("exists", DRIPS["head"]),
+        ("list", DRIPS["head"]),
+        ("list", Drip(after=500, seconds=0.5)),
+    ],
+)
+def test_an_answer_that_drips_is_given_up(
+    store: ObjectStore, faults: S3Faults, use: str, fault: Fault
+) -> None:
+    """A server that sends at a trickle, from wherever on, is as good as one that hangs."""
+    store.put_if_absent("key", bytes(5_000_000))
+    faults.fault = fault
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        USES[use](store)
+    seconds = time.monotonic() - began
+    print(f"\n{use} under {fault}: given up after {seconds:.1f} s")
+    assert seconds < PATIENT_SECONDS
 
 
 def _release_during(harness: Harness, faults: S3Faults, fault: Fault, seconds: float) -> float:
@@ -176,7 +199,8 @@ def _release_during(harness: Harness, faults: S3Faults, fault: Fault, seconds: f
     Returns the seconds from the store's return to the version's being prepared.
     """
     harness.release(store_bundle(harness.store, harness.model, 1.0))
-    instance = harness.start()
+    # So that a try at fetching ends about when the store is back, at the least lucky moment.
+    instance = harness.start(CONSUMER__LOAD_TIMEOUT_MS=str(int(seconds * 1_000)))
     harness.wait_until_ready()
     with harness.stream(RATE) as stream:
         faults.fault = fault
@@ -205,10 +229,10 @@ def _release_during(harness: Harness, faults: S3Faults, fault: Fault, seconds: f
 
 
 def test_a_candidate_is_prepared_by_itself_once_the_store_is_back(
-    harness: Harness, faults: S3Faults
+    harness_behind: Harness, faults: S3Faults
 ) -> None:
     """With S3 away for 3 s during a release the champion serves, and the candidate follows."""
-    assert _release_during(harness, faults, Down(), 3.0) <= RETURN_SECONDS
+    assert _release_during(harness_behind, faults, Down(), 3.0) <= RETURN_SECONDS
 
 
 @pytest.mark.chaos
@@ -226,7 +250,7 @@ def test_a_candidate_is_prepared_by_itself_once_the_store_is_back(
     ids=["down", "hang", "slow", "500", "throttled", "truncated", "flipped"],
 )
 def test_a_minute_of_any_fault_ends_by_itself(
-    harness: Harness, faults: S3Faults, fault: Fault
+    harness_behind: Harness, faults: S3Faults, fault: Fault
 ) -> None:
     """With S3 at fault for 60 s during a release the champion serves, and the candidate follows."""
-    assert _release_during(harness, faults, fault, 60.0) <= RETURN_SECONDS
+    assert _release_during(harness_behind, faults, fault, 60.0) <= RETURN_SECONDS

@@ -1,25 +1,35 @@
 """``modelwire consume --workers``: real slots on a real broker, killed, stopped, started again."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import psutil
 import pytest
+from confluent_kafka.admin import AdminClient
+from prometheus_client.parser import text_string_to_metric_families
 
+from adapters.kafka import client_config
 from consumer.supervisor import LASTING
+from schemas.errors import NotFound
 from tests.bundles import store_bundle
 from tests.fleet import Harness, Instance, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
 
 
-def start(harness: Harness, workers: int, *arguments: str, first: int = 0) -> Instance:
+def start(harness: Harness, workers: int, first: int = 0, **settings: str) -> Instance:
     """A supervisor of so many slots."""
     harness.release(store_bundle(harness.store, harness.model, 3.0))
-    return harness.start(first, "--workers", str(workers), *arguments)
+    return harness.start(first, "--workers", str(workers), **settings)
 
 
 def pid_of(supervisor: Instance, slot: int) -> int:
@@ -31,19 +41,61 @@ def pid_of(supervisor: Instance, slot: int) -> int:
 def are_gone(pids: list[int]) -> Callable[[], bool]:
     """Whether none of the processes runs any more."""
 
-    def look() -> bool:
-        return all(
-            not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-            for pid in pids
-        )
+    def is_gone(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
-    return look
+    return lambda: all(is_gone(pid) for pid in pids)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports, one after the other, that nobody has now."""
+
+    def look() -> int | None:
+        with ExitStack() as taken:
+            server = taken.enter_context(socket.create_server(("127.0.0.1", 0)))
+            first = int(server.getsockname()[1])
+            try:
+                for port in range(first + 1, first + count):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            except (OSError, OverflowError):
+                return None
+            return first
+
+    return wait_for("free ports", look)
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """The status and the body of a page."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+            return reply.status, reply.read().decode()
+    except HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+
+def by_slot(page: str, metric: str) -> dict[str, float]:
+    """The sum of a metric's samples for each slot."""
+    sums: Counter[str] = Counter()
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == metric:
+                sums[sample.labels["slot"]] += sample.value
+    return dict(sums)
 
 
 def test_a_killed_slot_is_back_and_a_stop_stops_all(harness: Harness) -> None:
-    """Killed under load it starts again at once, each request has its one answer; SIGTERM ends in 0."""
-    supervisor = start(harness, 2, first=4)
+    """Killed under load it starts again at once, each request has its one answer; SIGTERM ends in 0.
+
+    Its health port tells of both slots all along.
+    """
+    port = free_ports(3)
+    supervisor = start(harness, 2, first=4, CONSUMER__HEALTH_PORT=str(port))
     harness.wait_until_ready(2)
+    wait_for("both ready", lambda: get(port, "/readyz")[0] == 200)
+    assert json.loads(get(port, "/readyz")[1])["slots"].keys() == {"4", "5"}
     named = {sighting.status.instance for sighting in harness.fleet()}
     assert named == {f"modelwire-{harness.model}-{slot}" for slot in (4, 5)}
     with harness.stream(200) as stream:
@@ -59,6 +111,13 @@ def test_a_killed_slot_is_back_and_a_stop_stops_all(harness: Harness) -> None:
     report = harness.verify()
     assert report.clean, report.findings
     assert report.forecasts == stream.sent
+    wait_for("both ready again", lambda: get(port, "/readyz")[0] == 200)
+    assert get(port, "/healthz")[0] == 200
+    page = get(port, "/metrics")[1]
+    assert by_slot(page, "modelwire_slot_starts_total") == {"4": 1, "5": 2}
+    assert by_slot(page, "modelwire_ready") == {"4": 1, "5": 1}
+    answers = by_slot(page, "modelwire_answers_total")
+    assert 0 < sum(answers.values()) <= stream.sent  # without those of the process that was killed
     slots = [pid_of(supervisor, slot) for slot in (4, 5)]
     assert supervisor.terminate(20) == 0
     assert are_gone(slots)()
@@ -94,6 +153,18 @@ def test_a_slot_that_cannot_start_ends_the_supervisor(harness: Harness) -> None:
         assert supervisor.lines("supervisor.stop")[0]["exit_code"] == code
     assert "modelwire topics create" in unknown.text
     assert "no Kafka broker is named" in astray.text
+
+
+def test_a_slot_that_has_worked_is_not_given_up_at_once(harness: Harness) -> None:
+    """Killed and back, it finds no topic, as where a broker is only just back: it tries again."""
+    supervisor = start(harness, 1)
+    harness.wait_until_ready()
+    admin = AdminClient(client_config(harness.settings))
+    admin.delete_topics([harness.topics.fleet])[harness.topics.fleet].result(10)
+    os.kill(pid_of(supervisor, 0), signal.SIGKILL)
+    wait_for("one more start", lambda: len(supervisor.lines("slot.started")) == 3)
+    codes = [line.get("exit_code") for line in supervisor.lines("slot.ended")]
+    assert codes == [None, NotFound.exit_code]
 
 
 @pytest.mark.parametrize(

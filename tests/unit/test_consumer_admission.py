@@ -1,6 +1,9 @@
 """The ladder: a good bundle climbs it, and each kind of bad one falls from its own rung."""
 
+import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,10 +15,12 @@ from adapters.onnx_model import runtime_limits
 from consumer.admission import Admission, Admitted, Limits
 from consumer.memory import MIB, Budget
 from consumer.rungs import MAY_BE_MENDED, Again, NotAdmitted, Rung
+from consumer.turns import Turns
 from consumer.vetting import Overtaken
 from schemas.errors import ModelwireError
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, File, Manifest, digest_of
 from tests.bundles import contract, graph, make_bundle, store_bundle, store_corrupt_bundle
+from tests.fleet import wait_for
 
 LIMITS = Limits(seconds=5.0, batch_size=64)
 
@@ -239,6 +244,55 @@ def test_what_breaks_the_limit_once_loaded_is_let_go_of(store: ObjectStore) -> N
     assert fallen.value.rung is Rung.MEMORY
 
 
+def test_the_trial_of_another_instance_is_no_lack_of_memory(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """What finds no room beside it waits until it is over; who shares with nobody is refused at once."""
+    digest = store_bundle(store, "m", 1.0, table_bytes=8 * MIB)
+    limits = replace(LIMITS, folder=tmp_path)
+    looks: list[int] = []
+
+    def used() -> int:
+        return 1_990 * MIB if trying.is_set() else 50 * MIB
+
+    def wanted() -> bool:
+        looks.append(1)
+        return True
+
+    trying, waited = threading.Event(), threading.Event()
+
+    def try_another() -> None:
+        with Turns(tmp_path).beside_others(lambda: None):
+            trying.set()
+            waited.wait(20)
+            trying.clear()
+
+    thread = threading.Thread(target=try_another)
+    thread.start()
+    wait_for("the other one", trying.is_set)
+    bundles = StoredBundles(store)
+    mine = Budget(2_000 * MIB, used, "consumer.memory_megabytes", is_shared=False)
+    with pytest.raises(NotAdmitted):
+        Admission(bundles, "m", limits, mine).admit(1, digest, wanted)
+    assert not looks
+    threading.Thread(target=lambda: wait_for("a wait", lambda: looks) and waited.set()).start()
+    ours = Budget(2_000 * MIB, used, "the container's memory limit")
+    Admission(bundles, "m", limits, ours).admit(1, digest, wanted)
+    thread.join(20)
+
+
+def test_a_lack_of_memory_that_nobody_else_causes_is_one(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """It is looked at alone, and refused."""
+    digest = store_bundle(store, "m", 1.0, table_bytes=8 * MIB)
+    budget = Budget(2_000 * MIB, lambda: 1_990 * MIB, "the container's memory limit")
+    ladder = Admission(StoredBundles(store), "m", replace(LIMITS, folder=tmp_path), budget)
+    with pytest.raises(NotAdmitted, match="and 1990 of the 2000 MiB") as fallen:
+        ladder.admit(1, digest, lambda: True)
+    assert fallen.value.rung is Rung.MEMORY
+
+
 def test_a_bundle_that_passed_is_not_tried_again(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,3 +319,30 @@ def _falls(store: ObjectStore, digest: str, rung: Rung) -> NotAdmitted:
     assert fallen.value.rung is rung
     assert fallen.value.reason
     return fallen.value
+
+
+def test_a_load_that_brought_this_slot_down_twice_is_not_made_at_once(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """It passes where it is tried and ends the process that loads it: refused at load, for a while."""
+    digest, other = store_bundle(store, "m", 1.0), store_bundle(store, "m", 2.0)
+    root = str(Path(__file__).parents[2])
+    script = (
+        "import os, sys\n"
+        "from tests.unit import test_consumer_admission as here\n"
+        "import consumer.admission\n"
+        "consumer.admission.open_version = lambda *_: os._exit(9)\n"
+        "store = here.open_store(sys.argv[1])\n"
+        "limits = here.replace(here.LIMITS, folder=here.Path(sys.argv[2]))\n"
+        "here._admit(store, sys.argv[3], limits)\n"
+    )
+    arguments = [sys.executable, "-c", script, store.url, str(tmp_path / "cache"), digest]
+    for _ in range(2):
+        ended = subprocess.run(arguments, check=False, cwd=root)
+        assert ended.returncode == 9
+    ladder = Admission(StoredBundles(store), "m", replace(LIMITS, folder=tmp_path / "cache"))
+    with pytest.raises(NotAdmitted, match="2 times in a row") as fallen:
+        ladder.admit(1, digest, lambda: True)
+    assert (fallen.value.rung, fallen.value.again) == (Rung.LOAD, Again.MENDED)
+    assert ladder.admit(2, other, lambda: True)
+    ladder.close()

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from adapters.settings import Settings
+from consumer.answering import Serving
 from consumer.control import Heard
 from consumer.description import Description, crashes_of
 from consumer.models import Report
-from consumer.answering import Serving
 from deployment.state import Deployment, Rollout, empty
 from schemas.fleet import CrashCount, InstanceStatus, Phase
 

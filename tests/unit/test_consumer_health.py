@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 
@@ -160,6 +161,26 @@ def test_a_page_that_fails_is_told_and_the_port_goes_on() -> None:
         assert (status, "secret" in text) == (500, False)
         assert ask(port, "/healthz") == (200, "well")
     assert [(line["event"], line["path"]) for line in lines] == [("health.page_failed", "/metrics")]
+
+
+def test_a_page_waits_for_no_other() -> None:
+    """Of one page one is made at a time; a probe of another is answered meanwhile."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(_accept: str) -> Reply:
+        begun.release()
+        assert go_on.wait(10)
+        return Reply(HTTPStatus.OK, "text/plain", b"slow")
+
+    with ThreadPoolExecutor(2) as scrapers, serving(metrics=slow, healthz=plain("well")) as port:
+        scrapes = [scrapers.submit(ask, port, "/metrics") for _ in range(2)]
+        try:
+            assert begun.acquire(timeout=10)
+            assert ask(port, "/healthz") == (200, "well")
+            assert not begun.acquire(blocking=False)
+        finally:
+            go_on.set()
+        assert [scrape.result(10) for scrape in scrapes] == [(200, "slow")] * 2
 
 
 def test_who_connects_and_says_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

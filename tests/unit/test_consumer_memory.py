@@ -29,22 +29,29 @@ def test_the_setting_counts_what_this_process_has(tmp_path: Path) -> None:
     """With a setting nothing else is looked at."""
     budget = budget_of(500, tmp_path)
     assert budget.limit == 500 * MIB
+    assert not budget.is_shared
     assert abs(budget.used() - resident_bytes()) < 16 * MIB
 
 
 def test_a_container_is_the_limit_of_all_in_it(write: Write, tmp_path: Path) -> None:
-    """Version 2: the smallest limit on the way up counts, and what is used there but for cached files."""
+    """Version 2: the smallest limit on the way up counts, and what is used there but for cached files.
+
+    Those that were read more than once are active; what is mapped is code that runs.
+    """
     write(
         proc__self__cgroup="0::/pod/one\n",
         sys__fs__cgroup__pod__one__memory_dot_max="max\n",
         sys__fs__cgroup__pod__memory_dot_max=f"{300 * MIB}\n",
         sys__fs__cgroup__pod__memory_dot_current=f"{200 * MIB}\n",
-        sys__fs__cgroup__pod__memory_dot_stat=f"anon 7\ninactive_file {50 * MIB}\n",
+        sys__fs__cgroup__pod__memory_dot_stat=(
+            f"anon 7\nfile_mapped {10 * MIB}\ninactive_file {50 * MIB}\nactive_file {70 * MIB}\n"
+        ),
         sys__fs__cgroup__memory_dot_max=f"{900 * MIB}\n",
     )
     budget = budget_of(0, tmp_path)
-    assert (budget.limit, budget.used(), budget.room()) == (300 * MIB, 150 * MIB, 150 * MIB)
+    assert (budget.limit, budget.used(), budget.room()) == (300 * MIB, 90 * MIB, 210 * MIB)
     assert "container" in budget.whose
+    assert budget.is_shared
 
 
 def test_the_older_control_groups_count_too(write: Write, tmp_path: Path) -> None:
@@ -53,10 +60,25 @@ def test_the_older_control_groups_count_too(write: Write, tmp_path: Path) -> Non
         proc__self__cgroup="5:cpu:/host/abc\n4:memory:/host/abc\n0::/\n",
         sys__fs__cgroup__memory__memory_dot_limit_in_bytes=f"{400 * MIB}",
         sys__fs__cgroup__memory__memory_dot_usage_in_bytes=f"{100 * MIB}",
-        sys__fs__cgroup__memory__memory_dot_stat=f"total_inactive_file {10 * MIB}\n",
+        sys__fs__cgroup__memory__memory_dot_stat=(
+            f"total_inactive_file {10 * MIB}\ntotal_active_file {40 * MIB}\n"
+            f"total_mapped_file {5 * MIB}\nactive_file {MIB}\n"
+        ),
     )
     budget = budget_of(0, tmp_path)
-    assert (budget.limit, budget.used()) == (400 * MIB, 90 * MIB)
+    assert (budget.limit, budget.used()) == (400 * MIB, 55 * MIB)
+
+
+def test_what_is_mapped_never_counts_twice(write: Write, tmp_path: Path) -> None:
+    """Shared memory is mapped and no file: it takes nothing off what files free. No list, no files."""
+    write(
+        proc__self__cgroup="0::/\n",
+        sys__fs__cgroup__memory_dot_max=f"{300 * MIB}\n",
+        sys__fs__cgroup__memory_dot_current=f"{200 * MIB}\n",
+    )
+    assert budget_of(0, tmp_path).used() == 200 * MIB
+    write(sys__fs__cgroup__memory_dot_stat=f"file_mapped {20 * MIB}\nactive_file {MIB}\n")
+    assert budget_of(0, tmp_path).used() == 200 * MIB
 
 
 def test_no_limit_means_the_machines(write: Write, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The loader: newest first, one refusal changes nothing, and only its thread drops a model."""
 
+import errno
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -443,6 +444,39 @@ def test_what_hangs_is_tried_twice_and_then_left_alone_for_long(store: _Patchy) 
     assert loader.refused_total == {"vet": 2}
     assert loader.ready is not None
     assert loader.ready.champion.version == 1
+    loader.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "rung"),
+    [
+        (OSError(errno.EMFILE, "too many open files"), "load"),
+        (MemoryError("no page left"), "memory"),
+    ],
+)
+def test_what_the_system_lacks_says_nothing_of_the_model(
+    store: _Patchy,
+    bundle: Callable[[float], str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    rung: str,
+) -> None:
+    """An error that nobody foresaw is a refusal, and one that passes is tried again."""
+    loader = _loader(store, replace(LIMITS, again_seconds=0.1))
+    log = _Log()
+    log.release(bundle(1.0))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("consumer.admission.open_version", fail)
+        loader.start()
+        loader.consider([log.switch(1)])
+        wait_for("two refusals", lambda: loader.refused_total.get(rung, 0) >= 2)
+        assert _refused(loader) == [(1, rung)]
+    _ready_at(loader, 2)
+    wait_for("no refusal", lambda: not loader.report.refused)
     loader.stop()
 
 

@@ -2,11 +2,10 @@
 
 import math
 
-import pytest
-
 from consumer.retries import (
     LONGEST_KILLED_SECONDS,
     LONGEST_STRUCK_SECONDS,
+    SOON_SECONDS,
     STRUCK_SECONDS,
     UNWANTED_TIMES,
     Fall,
@@ -16,7 +15,13 @@ from consumer.rungs import Again, Rung
 PAUSE = 5.0
 
 
-def _pause(again: Again, count: int = 1, *, is_wanted: bool = True, stretch: float = 1.0) -> float:
+def _pause(
+    again: Again,
+    count: int = 1,
+    *,
+    is_wanted: bool = True,
+    stretch: float = 1.0,
+) -> float:
     fall = Fall(Rung.VET, "why", again, at=1_000.0, count=count, stretch=stretch)
     return fall.again_at(PAUSE, is_wanted=is_wanted) - 1_000.0
 
@@ -26,16 +31,17 @@ def test_what_its_bytes_decided_is_never_tried_again() -> None:
     assert _pause(Again.NEVER) == math.inf
 
 
-@pytest.mark.parametrize("count", [1, 2, 50])
-def test_a_store_is_asked_again_after_the_same_pause(count: int) -> None:
-    """However long it was away, it is noticed in time; nobody hurries for what nobody wants."""
-    assert _pause(Again.MENDED, count) == PAUSE
-    assert _pause(Again.MENDED, count, is_wanted=False) == UNWANTED_TIMES * PAUSE
+def test_what_may_be_mended_is_asked_for_again_soon_and_then_steadily() -> None:
+    """However long a store was away, it is noticed in time; nobody hurries for what nobody wants."""
+    pauses = [_pause(Again.MENDED, count) for count in (1, 2, 3, 4, 5, 5_000)]
+    assert pauses == [SOON_SECONDS, 1.0, 2.0, 4.0, PAUSE, PAUSE]
+    for count in (1, 50):
+        assert _pause(Again.MENDED, count, is_wanted=False) == UNWANTED_TIMES * PAUSE
 
 
 def test_the_pauses_of_instances_differ() -> None:
     """Each stretches its own by chance."""
-    assert _pause(Again.MENDED, stretch=1.4) == 1.4 * PAUSE
+    assert _pause(Again.MENDED, 9, stretch=1.4) == 1.4 * PAUSE
 
 
 def test_two_strikes_stop_it_for_a_while_that_grows() -> None:

@@ -5,14 +5,16 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http import HTTPStatus
+from types import MappingProxyType
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.http_port import HttpPort, Reply
+from consumer import slot_health
 from consumer.slot_health import SlotsHealth
 from consumer.supervisor import Slot
 
@@ -63,8 +65,16 @@ def free_port() -> int:
 class Asked:
     """A supervisor's port over these slots, and what it answers."""
 
-    def __init__(self, stack: ExitStack, slots: list[Slot], pages: dict[int, dict[str, Reply]]):
-        ports = {number: stack.enter_context(served(replies)) for number, replies in pages.items()}
+    def __init__(
+        self,
+        stack: ExitStack,
+        slots: list[Slot],
+        pages: dict[int, dict[str, Reply]],
+        ports: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
+        """``ports`` are those of slots without ``pages``; who is in neither does not answer."""
+        ours = {number: stack.enter_context(served(replies)) for number, replies in pages.items()}
+        ports = {**ports, **ours}
         absent = {slot.number: free_port() for slot in slots if slot.number not in ports}
         health = SlotsHealth("sales", lambda: slots, ports | absent)
         self._port = free_port()
@@ -128,6 +138,55 @@ def test_a_slot_that_is_down_leaves_the_supervisor_alive(stack: ExitStack) -> No
     told = json.loads(body)["slots"]["1"]
     assert (status, told["exit_code"]) == (503, 4)
     assert "does not exist" in told["reason"]
+
+
+def test_all_slots_are_asked_at_once(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many: each answers only once every other one was asked too."""
+    slots = [Slot(number, pid=1) for number in range(40)]
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=len(slots)))
+    server.settimeout(10)
+
+    def answer() -> None:
+        with ExitStack() as opened, suppress(TimeoutError):
+            asking = [opened.enter_context(server.accept()[0]) for _ in slots]
+            for connection in asking:
+                connection.recv(1_000)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n{}")
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    stack.callback(answering.join)
+    ports = {slot.number: server.getsockname()[1] for slot in slots}
+    monkeypatch.setattr(slot_health, "ASK_SECONDS", 5.0)
+    assert Asked(stack, slots, {}, ports).get("/readyz")[0] == 200
+
+
+def test_a_slot_that_hangs_holds_no_page_up(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one that drips bytes is left out after the limit, and what the others say is told."""
+    monkeypatch.setattr(slot_health, "ASK_SECONDS", 0.5)
+    ended = threading.Event()
+    dripping = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+    def drip() -> None:
+        connection = dripping.accept()[0]
+        with connection, suppress(OSError):
+            for _ in range(200):
+                connection.sendall(b"H")
+                if ended.wait(0.05):
+                    return
+        ended.set()
+
+    dripper = threading.Thread(target=drip)
+    dripper.start()
+    stack.callback(dripper.join)
+    stack.callback(ended.set)
+    slots = [Slot(0, pid=1), Slot(1, pid=2, starts=1)]
+    asked = Asked(stack, slots, {0: slot_page(0)}, {1: dripping.getsockname()[1]})
+    told = json.loads(asked.get("/readyz")[1])["slots"]
+    assert not ended.is_set()
+    assert (told["0"]["ready"], told["1"]["ready"]) == (True, False)
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])

@@ -13,7 +13,6 @@ from consumer.supervisor import (
     ECHO_SECONDS,
     LASTING,
     LONGEST_DELAY_SECONDS,
-    PROVEN_SECONDS,
     STOP_SECONDS,
     WELL_SECONDS,
     Slot,
@@ -37,13 +36,21 @@ MIDDLE = 0.5
 BRIEFLY = WELL_SECONDS / 2
 
 
-def ends(*codes: int, lived: float = BRIEFLY, slot: Slot | None = None) -> Slot:
-    """A slot whose processes ended with these codes, one after the other, each after ``lived``."""
+def ends(
+    *codes: int, lived: float = BRIEFLY, worked: float | None = None, slot: Slot | None = None
+) -> Slot:
+    """A slot whose processes ended with these codes, one after the other, each after ``lived``.
+
+    Each was at work for the last ``worked`` seconds of it; None: never.
+    """
     slot = slot or Slot(0)
     for code in codes:
         assert slot.given_up is None
         now = slot.starts_at or 0.0
-        slot = after_end(replace(slot, started_at=now, pid=1), code, now + lived, MIDDLE)
+        slot = replace(slot, started_at=now, pid=1)
+        if worked is not None:
+            slot = replace(slot, has_worked=True, at_work_since=now + lived - worked)
+        slot = after_end(slot, code, now + lived, MIDDLE)
     return slot
 
 
@@ -97,27 +104,61 @@ def test_a_slot_that_ran_well_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("error", [UsageProblem, RefusedByRule, NotFound])
-def test_what_a_restart_cannot_mend_ends_a_first_start(error: type[ModelwireError]) -> None:
-    """Bad settings, a refusal and a missing topic are told to whoever started it, however slow it was."""
-    assert ends(error.exit_code).given_up == error.exit_code
-    assert ends(error.exit_code, lived=PROVEN_SECONDS - 1).given_up == error.exit_code
+@pytest.mark.parametrize("lived", [BRIEFLY, 3_600.0])
+def test_what_a_restart_cannot_mend_ends_a_slot_that_never_worked(
+    error: type[ModelwireError], lived: float
+) -> None:
+    """Bad settings, a refusal and a missing topic are told to whoever started it."""
+    assert ends(error.exit_code, lived=lived).given_up == error.exit_code
+    crashed = ends(*[-SIGKILL] * 3, lived=lived)
+    assert ends(error.exit_code, lived=lived, slot=crashed).given_up == error.exit_code
 
 
 @pytest.mark.parametrize("error", [UsageProblem, RefusedByRule, NotFound, Conflict])
-def test_a_slot_that_has_run_doubts_them(error: type[ModelwireError]) -> None:
-    """A broker that is just back may know no topics for a moment; said often enough, it is believed."""
-    ran = ends(error.exit_code, lived=PROVEN_SECONDS)
-    for lived in (BRIEFLY, WELL_SECONDS + 1):
-        doubting = ends(*[error.exit_code] * (DOUBTED - 2), slot=ran, lived=lived)
-        assert doubting.given_up is None
-        assert ends(error.exit_code, slot=doubting, lived=lived).given_up == error.exit_code
+@pytest.mark.parametrize("lived", [BRIEFLY, 30.0])
+def test_a_slot_that_has_worked_doubts_them(error: type[ModelwireError], lived: float) -> None:
+    """A broker that is just back may know no topics for a while; said often enough, it is believed."""
+    killed_young = ends(-SIGKILL, worked=0.1)
+    doubting = ends(*[error.exit_code] * (DOUBTED - 1), lived=lived, slot=killed_young)
+    assert doubting.given_up is None
+    assert ends(error.exit_code, lived=lived, slot=doubting).given_up == error.exit_code
+
+
+@pytest.mark.parametrize("error", [UsageProblem, RefusedByRule, NotFound, Conflict])
+def test_a_slot_that_works_in_between_is_never_given_up(error: type[ModelwireError]) -> None:
+    """Whatever ends it every few seconds; one that hardly comes to work is no such slot."""
+    code = error.exit_code
+    assert ends(*[code] * 100, lived=8.0, worked=WELL_SECONDS).given_up is None
+    hardly = ends(*[code] * (DOUBTED - 1), lived=8.0, worked=WELL_SECONDS - 0.1)
+    assert ends(code, lived=8.0, worked=1.0, slot=hardly).given_up == code
+    assert ends(*[code] * (DOUBTED - 1), worked=WELL_SECONDS, slot=hardly).given_up is None
+
+
+def test_a_lasting_end_is_doubted_for_a_minute_at_least() -> None:
+    """However quickly each process ends, counting the shortest waits between them."""
+    now, slot = 0.0, Slot(0, has_worked=True)
+    while slot.given_up is None:
+        slot = after_end(replace(slot, started_at=now), NotFound.exit_code, now, 0.0)
+        now = slot.starts_at or now
+    assert now > 60
 
 
 def test_another_end_between_them_breaks_the_row() -> None:
     """Only one and the same answer, again and again, is believed."""
-    ran = ends(-SIGKILL, lived=PROVEN_SECONDS)
+    ran = ends(-SIGKILL, worked=0.1)
     mixed = ends(*[4] * (DOUBTED - 1), 1, *[4] * (DOUBTED - 1), 3, *[4] * (DOUBTED - 1), slot=ran)
     assert mixed.given_up is None
+
+
+def test_who_has_worked_is_told_by_its_process() -> None:
+    """That of another slot, and one that ended before, tell nothing of this one's."""
+    supervisor = running()
+    supervisor.at_work(101, 1.0)
+    supervisor.at_work(999, 1.0)
+    assert [slot.has_worked for slot in supervisor.slots] == [False, True]
+    ended = supervisor.ended(101, -SIGKILL, 2.0, MIDDLE)
+    assert ended is not None
+    assert (ended.has_worked, ended.at_work_since) == (True, None)
 
 
 def test_every_code_of_the_error_family_is_decided_on() -> None:
@@ -131,7 +172,7 @@ def test_every_code_of_the_error_family_is_decided_on() -> None:
 def test_of_two_supervisors_with_one_slot_one_stays(seed: int) -> None:
     """They take it from each other in turns until one has lost it too often; never do both give up."""
     chance = random.Random(seed)
-    slots = [Slot(0, proven=True), Slot(0)]
+    slots = [Slot(0, has_worked=True, at_work_since=0.0), Slot(0)]
     holder = 0
     takes = [(60.0, 1)]  # when whose next process takes the slot
     while takes:
@@ -140,8 +181,12 @@ def test_of_two_supervisors_with_one_slot_one_stays(seed: int) -> None:
         slots[holder] = lost
         if lost.starts_at is not None:
             heapq.heappush(takes, (lost.starts_at + chance.uniform(0.7, 2.0), holder))
-        slots[taker] = replace(slots[taker], started_at=now - 0.7)
+        at_work = now + chance.uniform(0.1, 1.0)
+        slots[taker] = replace(
+            slots[taker], started_at=now - 0.7, has_worked=True, at_work_since=at_work
+        )
         holder = taker
+        assert now < 1_800, "they do not come to an end"
     assert sorted(slot.given_up is None for slot in slots) == [False, True]
     assert slots[holder].given_up is None
 

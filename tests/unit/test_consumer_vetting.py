@@ -56,8 +56,12 @@ def _judge(
 def _falls(bundle: Bundle, **how: float) -> NotAdmitted:
     with Trial() as trial, pytest.raises(NotAdmitted) as fallen:
         _judge(trial, bundle, **how)  # type: ignore[arg-type]
-    assert not _is_there(trial.pid)
+    assert not _is_there(_pid(trial))
     return fallen.value
+
+
+def _pid(trial: Trial) -> int:
+    return trial._sandbox.pid
 
 
 def _is_there(pid: int) -> bool:
@@ -82,10 +86,10 @@ def hanging() -> Iterator[tuple[Trial, list[NotAdmitted]]]:
 
         thread = threading.Thread(target=judge)
         thread.start()
-        wait_for("the trial", lambda: _is_trying(trial.pid))
+        wait_for("the trial", lambda: _is_trying(_pid(trial)))
         yield trial, ends
         if not ends:
-            os.kill(trial.pid, signal.SIGKILL)
+            os.kill(_pid(trial), signal.SIGKILL)
         thread.join(20)
 
 
@@ -106,7 +110,7 @@ def test_a_good_model_passes_and_says_what_it_will_take() -> None:
         growth = _judge(trial, _good(table_bytes=20 * MIB))
     if sys.platform == "linux":
         assert 20 * MIB <= growth <= 100 * MIB
-    assert not _is_there(trial.pid)
+    assert not _is_there(_pid(trial))
 
 
 def test_a_model_that_hangs_is_stopped_at_the_limit() -> None:
@@ -160,7 +164,7 @@ def test_a_signal_says_whose_fault_it_was(
 ) -> None:
     """A crash is the model's; what somebody else kills says nothing of it."""
     trial, ends = hanging
-    os.kill(trial.pid, number)
+    os.kill(_pid(trial), number)
     wait_for("an end", lambda: ends)
     assert (ends[0].rung, ends[0].again) == (Rung.VET, again)
     assert says in ends[0].reason
@@ -172,15 +176,15 @@ def test_the_process_has_taken_from_itself_what_it_does_not_need(
 ) -> None:
     """No core, no more files or sockets, little to write, addresses and time limited, first to go."""
     trial, _ = hanging
-    limits = _limits_of(trial.pid)
+    limits = _limits_of(_pid(trial))
     assert limits["Max core file size"] == ["0", "0"]
     assert limits["Max open files"] == ["0", "0"]
     assert limits["Max file size"] == ["65536", "65536"]
     assert limits["Max address space"] == [str(4_096 * MIB)] * 2
     assert limits["Max cpu time"] == ["61", "62"]
-    assert Path(f"/proc/{trial.pid}/oom_score_adj").read_text().strip() == "1000"
-    assert os.getpgid(trial.pid) == trial.pid
-    assert os.getpriority(os.PRIO_PROCESS, trial.pid) >= 5
+    assert Path(f"/proc/{_pid(trial)}/oom_score_adj").read_text().strip() == "1000"
+    assert os.getpgid(_pid(trial)) == _pid(trial)
+    assert os.getpriority(os.PRIO_PROCESS, _pid(trial)) >= 5
 
 
 @on_linux
@@ -191,11 +195,11 @@ def test_it_inherits_neither_credentials_nor_files(monkeypatch: pytest.MonkeyPat
     os.set_inheritable(secret, True)
     try:
         with Trial() as trial:
-            name = Path(f"/proc/{trial.pid}/comm")
+            name = Path(f"/proc/{_pid(trial)}/comm")
             wait_for("its start", lambda: name.read_text().startswith("python"))
-            assert b"do-not-tell" not in Path(f"/proc/{trial.pid}/environ").read_bytes()
+            assert b"do-not-tell" not in Path(f"/proc/{_pid(trial)}/environ").read_bytes()
             ours = os.readlink(f"/proc/self/fd/{secret}")
-            theirs = [os.readlink(each) for each in Path(f"/proc/{trial.pid}/fd").iterdir()]
+            theirs = [os.readlink(each) for each in Path(f"/proc/{_pid(trial)}/fd").iterdir()]
             assert ours not in theirs
     finally:
         os.close(secret)
@@ -207,7 +211,7 @@ def test_what_nobody_wants_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("consumer.vetting.PATIENCE_SECONDS", 0.2)
     with Trial() as trial, pytest.raises(Overtaken):
         _judge(trial, _hostile("hang"), 60.0, wanted=lambda: False)
-    assert not _is_there(trial.pid)
+    assert not _is_there(_pid(trial))
 
 
 def test_a_good_model_that_is_overtaken_is_still_judged() -> None:
@@ -219,8 +223,8 @@ def test_a_good_model_that_is_overtaken_is_still_judged() -> None:
 def test_a_process_that_got_no_job_is_ended_too() -> None:
     """The fetch fell after it was started."""
     with Trial() as trial:
-        assert _is_there(trial.pid)
-    assert not _is_there(trial.pid)
+        assert _is_there(_pid(trial))
+    assert not _is_there(_pid(trial))
 
 
 @on_linux
@@ -228,9 +232,9 @@ def test_it_dies_with_the_consumer(tmp_path: Path) -> None:
     """A consumer that is killed in the middle leaves no process that burns a core."""
     script = tmp_path / "parent.py"
     script.write_text(
-        "from tests.unit.test_consumer_vetting import Trial, _hostile, _judge\n"
+        "from tests.unit.test_consumer_vetting import Trial, _hostile, _judge, _pid\n"
         "trial = Trial()\n"
-        "print(trial.pid, flush=True)\n"
+        "print(_pid(trial), flush=True)\n"
         "_judge(trial, _hostile('hang'), 60.0)\n"
     )
     root = str(Path(__file__).parents[2])
@@ -271,3 +275,13 @@ def test_a_process_that_ends_without_a_verdict_is_a_strike(
     fallen = _falls(_good())
     assert (fallen.rung, fallen.again) == (Rung.VET, Again.STRIKE)
     assert fallen.reason == "the process that tried it ended with code 7: out of luck"
+
+
+@on_linux
+def test_a_full_disk_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes cannot be handed over: that may be mended, and the end of the process hides nothing."""
+    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
+    with Trial() as trial, pytest.raises(NotAdmitted, match="No space left") as fallen:
+        _judge(trial, _good())
+    assert (fallen.value.rung, fallen.value.again) == (Rung.VET, Again.MENDED)
+    assert not _is_there(_pid(trial))

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from adapters.logs import LONGEST_TEXT
-from tests.log_page import documented_events
+from adapters.stderr import MOST_WAITING
+from tests.log_page import PAGE, documented_events
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = ("adapters", "consumer", "modelwire", "publisher", "trainer")
@@ -120,6 +122,97 @@ def test_lines_for_people_are_no_json() -> None:
     assert "snapshot.applied" in first
     assert "revision=3" in first
     assert not first.startswith("{")
+
+
+FULL_FOR_A_WHILE = """
+import resource
+import structlog
+from adapters.logs import configure_logs, drain_logs
+configure_logs(as_json=True)
+log = structlog.get_logger()
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+log.info("x.torn")
+log.info("x.lost")
+drain_logs()
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+log.info("x.first")
+drain_logs()
+log.info("x.second")
+"""
+
+
+def test_a_disk_that_is_full_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    """The process goes on; later lines are whole, and one says how many are missing."""
+    file = tmp_path / "lines"
+    with file.open("wb") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_FOR_A_WHILE], stderr=stderr, timeout=30, check=False
+        )
+    assert done.returncode == 0, file.read_text()
+    torn, *whole = file.read_text().splitlines()
+    assert len(torn) == 100
+    lines = [json.loads(line) for line in whole]
+    assert [line["message"] for line in lines] == ["x.first", "x.second", "log.lines_lost"]
+    assert lines[-1]["modelwire"] == {"lines": 2}
+
+
+NOBODY_READS = """
+import sys
+import structlog
+from adapters.logs import configure_logs, drain_logs
+configure_logs(as_json=True)
+log = structlog.get_logger()
+for number in range(3_000):
+    log.info("x.y", number=number)
+print("went on", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    drain_logs()
+log.info("x.last")
+"""
+
+
+def test_a_pipe_that_nobody_reads_holds_nobody_up() -> None:
+    """What is more than may wait is left out; once somebody reads, no line is torn, and all count."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NOBODY_READS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "went on\n"
+        _, said = process.communicate("\n", timeout=30)
+    lines = [json.loads(line) for line in said.splitlines()]
+    lost = [each["modelwire"]["lines"] for each in lines if each["message"] == "log.lines_lost"]
+    numbers = [each["modelwire"]["number"] for each in lines if each["message"] == "x.y"]
+    assert numbers == sorted(numbers)
+    assert MOST_WAITING <= len(numbers) < 3_000
+    assert len(numbers) + lost[-1] == 3_000
+    assert "x.last" in [each["message"] for each in lines]
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2> >(:)", "2>&-"])
+def test_without_a_stderr_there_are_no_lines(redirected: str) -> None:
+    """On a full disk, into a pipe whose reader is gone, or nowhere: the work is done and ends well."""
+    program = f"{PROGRAM.format(as_json=True)}\nprint('went on')"
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, program],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_no_event_is_listed_twice() -> None:
+    """Whoever looks one up finds one meaning."""
+    listed = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| ", PAGE.read_text(), re.MULTILINE)
+    assert set(listed) >= set(documented_events())
+    assert [event for event in set(listed) if listed.count(event) > 1] == []
 
 
 def test_every_event_of_the_code_is_on_the_page_and_no_other() -> None:

@@ -1,0 +1,195 @@
+"""The writer of answers: the transactional producer of the request stream.
+
+1. The transactional id is the slot's name: a restarted slot aborts what it left open.
+2. An error of the transaction is one of three: the same call again (``stream_calls``), ``MustAbort``, or
+   an error after which this object must not be used and the process ends. A commit in doubt is repeated
+   or ends the process; it is never rewound.
+3. What would fail again in the next transaction is never ``MustAbort``: such a process would abort for
+   ever.
+4. The queue has a limit in bytes. Records are made as large as the topics took them when this object was
+   made (``record_limit``); a topic that takes smaller ones than it took then ends the process.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from adapters.kafka import NOT_ALLOWED, open_client, topic_names
+from adapters.settings import Settings
+from adapters.stream_calls import CALL_SECONDS, PAUSE_SECONDS, Calls, StreamFailed, is_fatal
+from adapters.stream_config import producer_config, taken_record_limit
+from schemas.rejection import Headers
+
+NEW_PARTITION_SECONDS = 10.0
+"""How long a partition of the results that the broker does not know yet is asked for."""
+
+_BROKEN_SEQUENCE = frozenset(
+    {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError.UNKNOWN_PRODUCER_ID}
+)
+"""After these only a new producer can write to the partition."""
+
+Result = TypeVar("Result")
+
+
+class MustAbort(Exception):
+    """The transaction can only be aborted; its requests are to be answered again."""
+
+
+class TooLargeForTopic(Exception):
+    """The record is beyond the producer's limit; the transaction is still good."""
+
+
+class AnswerWriter:
+    """One instance's transactional producer. Not thread-safe: the answering loop calls it."""
+
+    def __init__(self, settings: Settings, model: str, instance: str, calls: Calls) -> None:
+        self.record_limit = taken_record_limit(settings, model)
+        """The largest answer in bytes, of what the topics of answers take."""
+        self.in_transaction = False
+        """Whether a transaction is open, or may be."""
+        self._topics = topic_names(settings, model)
+        self._calls = calls
+        self._undelivered: tuple[KafkaError, str] | None = None
+        config = producer_config(settings, instance, self.record_limit)
+        self._producer: Producer = open_client(
+            Producer, config | {"on_delivery": self._note_undelivered}
+        )
+
+    def open(self) -> None:
+        """Fence older processes of this name, and abort what they left open."""
+        self._repeat("open the transactional producer", self._producer.init_transactions)
+
+    def begin(self) -> None:
+        """Open a transaction. Raises StreamFailed."""
+        self._undelivered = None
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            raise self._calls.failed(error.args[0], "begin a transaction") from error
+        self.in_transaction = True
+
+    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
+        """Hand over a forecast. Raises TooLargeForTopic, MustAbort, StreamFailed."""
+        try:
+            self._producer.produce(self._topics.results, value, key, partition)
+        except (BufferError, KafkaException) as error:
+            self._produce_again(
+                error, lambda: self._producer.produce(self._topics.results, value, key, partition)
+            )
+
+    def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
+        """Hand over a rejection. Raises as ``produce_forecast`` does."""
+
+        def produce() -> None:
+            self._producer.produce(self._topics.rejections, value, key, headers=list(headers))
+
+        try:
+            produce()
+        except (BufferError, KafkaException) as error:
+            self._produce_again(error, produce)
+
+    def serve(self) -> None:
+        """Let the producer's delivery reports and log lines through. Raises StreamFailed."""
+        self._poll(0.0)
+
+    def commit(self, offsets: Mapping[int, int], stamp: str, member: Any) -> None:
+        """Commit the transaction with the next offsets; ``member`` is what the group knows us by.
+
+        Raises MustAbort, StreamFailed.
+        """
+        requests = self._topics.requests
+        marked = [TopicPartition(requests, p, offset, stamp) for p, offset in offsets.items()]
+        self._repeat(
+            "add offsets to the transaction",
+            lambda timeout: self._producer.send_offsets_to_transaction(marked, member, timeout),
+        )
+        self._repeat("commit the transaction", self._producer.commit_transaction)
+        self.in_transaction = False
+
+    def abort(self) -> None:
+        """Undo the transaction. Raises StreamFailed."""
+        try:
+            self._repeat("abort the transaction", self._producer.abort_transaction)
+        except MustAbort as error:
+            raise StreamFailed(f"the transaction cannot be aborted: {error}") from error
+        self.in_transaction = False
+
+    def close(self) -> None:
+        """Let what is on its way arrive. Raises KafkaException."""
+        self._producer.flush(CALL_SECONDS)
+
+    def _note_undelivered(self, error: KafkaError | None, message: Message) -> None:
+        """Keep the first reason: librdkafka's own error only counts the records that failed."""
+        if error is not None and self._undelivered is None:
+            self._undelivered = error, message.topic() or ""
+
+    # Without an error callback the client raises a fatal error from whichever call serves its events.
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            raise self._calls.failed(error.args[0], "write answers") from error
+
+    def _repeat(self, what: str, call: Callable[[float], Result]) -> Result:
+        try:
+            return self._calls.repeat(what, call)
+        except KafkaException as error:
+            raise self._must_abort(error.args[0]) from error
+
+    def _produce_again(
+        self, problem: BufferError | KafkaException, produce: Callable[[], None]
+    ) -> None:
+        """After a first attempt failed: again while the queue is full, else the error's meaning."""
+        deadline = time.monotonic() + NEW_PARTITION_SECONDS
+        while isinstance(problem, BufferError) or (
+            problem.args[0].code() == KafkaError._UNKNOWN_PARTITION and time.monotonic() < deadline
+        ):
+            if self._calls.give_up():
+                raise StreamFailed("the producer could not take an answer to the end")
+            if not isinstance(problem, BufferError):
+                self._learn_partitions()
+            self._poll(PAUSE_SECONDS)
+            try:
+                return produce()
+            except (BufferError, KafkaException) as next_problem:
+                problem = next_problem
+        error: KafkaError = problem.args[0]
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise TooLargeForTopic(error.str())
+        if is_fatal(error):
+            self._poll(PAUSE_SECONDS)  # what is behind the bare _FATAL is raised here
+        elif error.txn_requires_abort() or error.code() == KafkaError._STATE:
+            # _STATE: an earlier record of this transaction failed, so no further one is taken.
+            self._poll(0.0)  # hear which
+            raise self._must_abort(error)
+        raise self._calls.failed(error, "produce an answer")
+
+    def _must_abort(self, error: KafkaError) -> Exception:
+        """What an error amounts to after which the transaction can only be aborted.
+
+        Where the answers would fail again in the next transaction it is a ModelwireError. A batch that
+        was too large also broke the sequence of its partition, after which this producer can write there
+        no more.
+        """
+        if self._undelivered is None:
+            return MustAbort(f"{error.name()}: {error.str()}")
+        cause, topic = self._undelivered
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return StreamFailed(
+                f"{topic} does not take answers of {self.record_limit} bytes any more: its "
+                "max.message.bytes was lowered",
+                hint="start again: the limit is read at the start, and what is larger is rejected as "
+                "answer-too-large",
+            )
+        if cause.code() in NOT_ALLOWED or cause.code() in _BROKEN_SEQUENCE:
+            return self._calls.failed(cause, f"write answers to {topic}")
+        return MustAbort(f"{cause.name()} in {topic}: {cause.str()}")
+
+    def _learn_partitions(self) -> None:
+        """Topics that are grown: the consumer heard of it, and this producer looks every 5 minutes."""
+        with suppress(KafkaException), self._calls.watching("look for new partitions"):
+            self._producer.list_topics(self._topics.results, timeout=CALL_SECONDS)
