@@ -5,9 +5,15 @@ requests, in turns: ONNX Runtime alone, requests copied exactly once (``bench.li
 the real consumer, which drains them as a backlog (``bench.drain``).
 
 **efficiency = (ONNX Runtime alone + copying) / the consumer**, in CPU time a message, whole processes
-with their threads. Then come the age of an answer at steady rates, from the request's time to the
-moment when a read_committed reader has the answer; the resident memory; the seconds from a start to
-readiness, and from a kill -9 to the first answer of the slot that was started again (``bench.starts``).
+with their threads. The stages of answering and of the clients come from the two limits, which run the
+loop's own code (``scoring.batch.answer``) and clients in processes of their own. What the whole loop
+takes beyond them is its ``rest``, the cold caches of a process that does all in turn included. Only
+the clients' threads are read off the loop itself.
+
+Then come the age of an answer at steady rates, from the request's time to the moment when a
+read_committed reader has the answer; the resident memory; the seconds from a start to readiness with
+nothing in the cache, and from a kill -9 to the first answer of the slot that its supervisor started
+again (``bench.starts``).
 
 All figures are the machine's of this run. Only those of one run compare.
 """
@@ -30,10 +36,10 @@ from rich.table import Table
 
 from adapters.settings import Settings, load_settings
 from adapters.topics import create_topics
+from bench.answers import Answers
 from bench.drain import Drained, drain
 from bench.limits import BATCH_SIZES
 from bench.starts import cold_starts, recoveries
-from bench.swaps import Ages
 from bench.traffic import Steady, good_requests, held_out, send_backlog, with_poison
 from modelwire.localstack.stack import Stack
 from modelwire.replay import HeldOut
@@ -202,15 +208,15 @@ class _Bench:
         return found
 
     def _ages_at(self, rate: int) -> list[float]:
-        ages = Ages(self._harness)
+        answers = Answers(self._harness)
         with self._steady(rate):
-            wait_for("answers", lambda: len(ages.seconds) > rate // 2)
+            wait_for("answers", lambda: len(answers.seen) > rate // 2)
             time.sleep(self._options.seconds / 5)
-            ages.take()
+            answers.take()
             time.sleep(self._options.seconds)
-            taken = ages.take()
-        ages.close()
-        return taken
+            taken = answers.take()
+        answers.close()
+        return [each.age for each in taken]
 
 
 def _report(

@@ -2,13 +2,16 @@
 
 For each class of ``tests.poison``, CPU time of the answering thread: microseconds of a bad request
 (answering it, making its record, handing it to the client), the same by its bytes, and the share of the
-good requests a second that is left when every second request is poison of this class.
+good requests a second that is left when every second request is poison of this class. Last comes the
+share that is left when the poison is of all classes in equal numbers, and which classes alone would
+leave less than a half.
 
 The good requests here are scored by a model that costs next to nothing. What a real one costs a row is
 added (``--row``; 3.9 µs is the sales model's). The client has no broker: what its own threads do is not
 counted, for good requests and bad alike, and neither is fetching, which both need.
 """
 
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +39,9 @@ BATCH = 256
 RECORD_LIMIT = 1_000_000
 MOST_BYTES = 16 * 1024 * 1024
 """Of a run's poison: a large class has fewer requests."""
+
+HALF = 0.5
+"""What a flood of as many bad requests as good ones must leave."""
 
 PLAIN_WIDTH = 110
 """Columns of a table that goes to a file or a pipe."""
@@ -100,7 +106,7 @@ class Loop:
                 producer.produce("results", each.value, each.incoming.key, 0)
             else:
                 record = rejection_record(each, RECORD_LIMIT)
-                headers = list(record.headers)
+                headers: list[tuple[str, str | bytes | None]] = [*record.headers]
                 producer.produce("rejections", record.value, record.key, headers=headers)
         took = time.thread_time() - began
         producer.purge()
@@ -143,8 +149,12 @@ def poison(rounds: int, row: float, output: str) -> None:
     costs = [measure(loop, each, alone, good, rounds, row) for each in POISON]
     costs.sort(key=lambda cost: -cost.microseconds)
     good_us = alone / BATCH * 1e6 + row
+    mean_us = statistics.fmean(cost.microseconds for cost in costs)
+    left = good_us / (good_us + mean_us)
+    halving = [cost.name for cost in costs if cost.left < HALF]
     if output == "json":
-        click.echo(msgspec.json.encode({"good_microseconds": good_us, "poison": costs}))
+        report = {"good_microseconds": good_us, "left": left, "halving": halving, "poison": costs}
+        click.echo(msgspec.json.encode(report))
         return
     table = Table(
         title=f"Poison: CPU of a bad request; a good one of {len(good[0])} bytes takes "
@@ -162,6 +172,8 @@ def poison(rounds: int, row: float, output: str) -> None:
             f"{cost.left:.0%}",
         )
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    click.echo(f"all classes in equal numbers: {left:.0%} of the good requests a second are left")
+    click.echo(f"below {HALF:.0%} by themselves: {', '.join(halving) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.settings import load_settings
-from bench.swaps import Ages
+from bench.answers import Answers
 from deployment.commands import Release, Shift, Start, Strategy
 from modelwire.localstack.stack import Stack
 from schemas.fleet import InstanceStatus
@@ -117,15 +117,15 @@ def _share(harness: Harness, rollout: int, share: int) -> None:
 
 def _stream(harness: Harness, rate: int, seconds: float) -> list[float]:
     """The ages of the answers to a steady stream."""
-    ages = Ages(harness)
+    answers = Answers(harness)
     with harness.stream(rate) as stream:
-        wait_for("answers", lambda: len(ages.seconds) > rate // 2)
-        ages.take()
+        wait_for("answers", lambda: len(answers.seen) > rate // 2)
+        answers.take()
         until = stream.sent + int(rate * seconds)
         wait_for("the stream", lambda: stream.sent >= until, 10 * seconds)
-        taken = ages.take()
-    ages.close()
-    return taken
+        taken = answers.take()
+    answers.close()
+    return [each.age for each in taken]
 
 
 def _burst(harness: Harness, count: int) -> float:

@@ -1,17 +1,17 @@
 """How long a consumer takes to be ready, and to be back after a kill -9."""
 
-import threading
+import os
+import signal
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Producer
 
 from adapters.kafka import client_config
 from adapters.settings import Settings
+from bench.answers import Answers
 from bench.traffic import Steady
 from deployment.commands import Abort, Release, Shift, Start, Strategy
-from schemas.forecast import decode_forecast
 from tests.bundles import store_bundle
 from tests.control_logs import Writer
 from tests.fleet import Harness, Instance, environment_of, wait_for
@@ -19,10 +19,14 @@ from tests.fleet import Harness, Instance, environment_of, wait_for
 MODEL_BYTES = 5 * 1024 * 1024
 EVENTS = 1_000
 SLOTS = 2
+VICTIM = 0
 
 
 def cold_starts(settings: Settings, folder: Path, rounds: int) -> list[float]:
-    """Seconds from the spawn to readiness, just before joining: a 5 MB model, a log of 1,000 events."""
+    """Seconds from the spawn to readiness, just before joining: a 5 MB model, a log of 1,000 events.
+
+    Each start has a cache of its own, with nothing in it: the bundle is fetched and tried every time.
+    """
     harness = Harness(settings, environment_of(settings), "cold", folder)
     try:
         digests = [
@@ -31,9 +35,10 @@ def cold_starts(settings: Settings, folder: Path, rounds: int) -> list[float]:
         ]
         _write_log(settings, harness.topics.control, digests)
         seconds = []
-        for _ in range(rounds):
+        for number in range(rounds):
+            cache = folder / f"cache-{number}"
             began = time.monotonic()
-            instance = harness.start()
+            instance = harness.start(CONSUMER__CACHE_DIR=str(cache))
             instance.wait_for_line("group.join")
             seconds.append(time.monotonic() - began)
             assert instance.terminate() == 0, instance.text
@@ -58,74 +63,36 @@ def _write_log(settings: Settings, topic: str, digests: list[str]) -> None:
     assert producer.flush(30) == 0
 
 
-class Arrivals:
-    """A thread that reads the results as a caller does, and notes the first answers since a time."""
-
-    def __init__(self, harness: Harness) -> None:
-        self.first: dict[int, float] = {}
-        """By partition, when the first answer came that was scored since then."""
-        self._since = datetime.max.replace(tzinfo=UTC)
-        self._stopping = False
-        self._consumer = Consumer(
-            client_config(
-                harness.settings,
-                **{
-                    "group.id": "bench-arrivals",
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                    "auto.offset.reset": "latest",
-                    "fetch.wait.max.ms": 5,
-                },
-            )
-        )
-        self._consumer.subscribe([harness.topics.results])
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def look_from(self, since: datetime) -> None:
-        """Note the first answers that are scored after this."""
-        self.first = {}
-        self._since = since
-
-    def close(self) -> None:
-        """Read no more."""
-        self._stopping = True
-        self._thread.join()
-        self._consumer.close()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            for message in self._consumer.consume(500, 0.005):
-                value, partition = message.value(), message.partition()
-                if message.error() is not None or value is None or partition is None:
-                    continue
-                if decode_forecast(value).scored_at > self._since:
-                    self.first.setdefault(partition, time.monotonic())
-
-
 def recoveries(harness: Harness, traffic: Steady, rounds: int) -> list[float]:
-    """Seconds from a kill -9 to the first answer of the victim's partitions; its slot starts at once."""
-    instances = [harness.start(slot) for slot in range(SLOTS)]
-    arrivals = Arrivals(harness)
+    """Seconds from a kill -9 to the first answer of the victim's partitions, scored since; its supervisor
+    (``modelwire consume --workers``) starts its slot again."""
+    supervisor = harness.start(0, "--workers", str(SLOTS))
+    answers = Answers(harness)
     with traffic:
-        seconds = [_recovery(harness, instances, arrivals) for _ in range(rounds)]
-    arrivals.close()
-    for instance in instances:
-        assert instance.terminate() == 0, instance.text
+        seconds = [_recovery(harness, supervisor, answers) for _ in range(rounds)]
+    answers.close()
+    assert supervisor.terminate(30) == 0, supervisor.text
     return seconds
 
 
-def _recovery(harness: Harness, instances: list[Instance], arrivals: Arrivals) -> float:
+def _recovery(harness: Harness, supervisor: Instance, answers: Answers) -> float:
     harness.wait_until_ready(SLOTS, 60)
-    owned = _partitions_of(harness, "-0")
-    arrivals.look_from(datetime.now(UTC))
-    wait_for("answers", lambda: owned <= arrivals.first.keys(), 60)
-    began = time.monotonic()
-    instances[0].kill()
-    arrivals.look_from(datetime.now(UTC))
-    instances[0] = harness.start(0)
-    wait_for("answers again", lambda: owned & arrivals.first.keys(), 60)
-    return min(at for partition, at in arrivals.first.items() if partition in owned) - began
+    owned = _partitions_of(harness, f"-{VICTIM}")
+    answers.take()
+    wait_for("answers", lambda: owned <= {each.partition for each in answers.seen}, 60)
+    started = [line for line in supervisor.lines("slot.started") if line["slot"] == VICTIM]
+    os.kill(int(started[-1]["pid"]), signal.SIGKILL)
+    killed = time.time()
+    answers.take()
+
+    def since() -> list[float]:
+        return [
+            each.arrived
+            for each in answers.seen
+            if each.partition in owned and each.scored > killed
+        ]
+
+    return min(wait_for("answers again", since, 60)) - killed
 
 
 def _partitions_of(harness: Harness, ending: str) -> set[int]:

@@ -3,13 +3,13 @@
 Consumers answer a steady stream on a stack of its own. Quiet seconds, which are the baseline, take
 turns with seconds in which a model is released blue-green: a new bundle on the S3 server each time,
 which every instance must fetch and admit before it switches. Printed are the seconds of each stage of a
-swap, from the command to the last instance, and the age of answers (from the request's time to the
+swap, from the command to the last instance, how long its slowest instance took to fetch, to try and to
+load it, and the age of answers (from the request's time to the
 moment when a read_committed reader has the answer) with swaps and without, and their ratio.
 """
 
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from pathlib import Path
 
 import click
 import msgspec
-from confluent_kafka import Consumer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.kafka import client_config
 from adapters.settings import S3, load_settings
+from bench.answers import Answers
 from modelwire.localstack.stack import Stack
-from schemas.forecast import decode_forecast
 from tests.bundles import store_bundle
 from tests.fleet import Harness, Instance, environment_of, wait_for
 
 MODEL = "bench"
-STAGES = ("append", "read", "fetched", "admitted", "applied", "everywhere")
+STAGES = ("append", "read", "admitted", "applied", "everywhere")
+PARTS = ("fetch", "vet", "load", "check", "warm_up")
+"""Of admission: how long each took, by the instances' own log lines."""
 
 
 @dataclass(frozen=True)
@@ -42,52 +42,11 @@ class Swap:
 
     append: float
     read: float
-    fetched: float
     admitted: float
     applied: float
     everywhere: float
-
-
-class Ages:
-    """A thread that reads the results as a caller does, and notes the age of each answer."""
-
-    def __init__(self, harness: Harness) -> None:
-        self.seconds: list[float] = []
-        self._stopping = False
-        self._consumer = Consumer(
-            client_config(
-                harness.settings,
-                **{
-                    "group.id": "bench",
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                    "auto.offset.reset": "latest",
-                    "fetch.wait.max.ms": 5,
-                },
-            )
-        )
-        self._consumer.subscribe([harness.topics.results])
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def take(self) -> list[float]:
-        """The ages since the last call."""
-        taken, self.seconds = self.seconds, []
-        return taken
-
-    def close(self) -> None:
-        """Read no more."""
-        self._stopping = True
-        self._thread.join()
-        self._consumer.close()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            for message in self._consumer.consume(500, 0.005):
-                value = message.value()
-                if message.error() is None and value is not None:
-                    asked_ms = decode_forecast(value).source.timestamp
-                    self.seconds.append(time.time() - asked_ms / 1_000)
+    parts: dict[str, float]
+    """Seconds of the parts of admission, of the slowest instance each."""
 
 
 @click.command()
@@ -136,14 +95,14 @@ def _measure(
     harness.release(digests[0])
     running = [harness.start(slot) for slot in range(instances)]
     harness.wait_until_ready(instances)
-    ages = Ages(harness)
+    answers = Answers(harness)
     with harness.stream(rate) as stream:
-        wait_for("answers", lambda: len(ages.seconds) > rate)
+        wait_for("answers", lambda: len(answers.seen) > rate)
         measured, without, during = [], [], []
 
         def until(mark: int) -> list[float]:
             wait_for("the next turn", lambda: stream.sent >= mark)
-            return ages.take()
+            return [each.age for each in answers.take()]
 
         until(stream.sent + rate)
         for number, digest in enumerate(digests[1:], start=1):
@@ -154,7 +113,7 @@ def _measure(
             appended = time.time() - began
             measured.append(_stages(running, revision, number + 1, began, appended))
             during += until(turn + 2 * rate)
-    ages.close()
+    answers.close()
     report = harness.verify()
     assert report.clean, report.findings
     return measured, without, during
@@ -173,14 +132,15 @@ def _stages(
     prepared = [line(one, "model.prepared", "version", version) for one in running]
     read = [line(one, "control.read", "revision", revision) for one in running]
     admitted = [_at(each) - began for each in prepared]
-    load = [float(str(each["load_seconds"])) for each in prepared]
     return Swap(
         append=appended,
         read=max(_at(each) for each in read) - began,
-        fetched=max(at - took for at, took in zip(admitted, load, strict=True)),
         admitted=max(admitted),
         applied=min(_at(each) for each in applied) - began,
         everywhere=max(_at(each) for each in applied) - began,
+        parts={
+            part: max(float(str(each[f"{part}_seconds"])) for each in prepared) for part in PARTS
+        },
     )
 
 
@@ -192,6 +152,7 @@ def _report(
     measured: list[Swap], without: list[float], during: list[float]
 ) -> dict[str, dict[str, float]]:
     stages = {stage: [getattr(swap, stage) for swap in measured] for stage in STAGES}
+    stages |= {f"  {part}": [swap.parts[part] for swap in measured] for part in PARTS}
     ages = {"without swaps": without, "with swaps": during}
     report = {
         f"{stage} s": {"p50": statistics.median(values), "max": max(values)}

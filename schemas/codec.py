@@ -17,12 +17,15 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.contract import Beyond, Contract, Field, FieldType, numeric_range
 from schemas.rejection import Reason, Rejected
-from schemas.request import diagnose, refuse_duplicate_keys
+from schemas.request import UNREADABLE, diagnose, refuse_duplicate_keys
 
 Row = Any
 """An instance of the compiled struct: one attribute a contract field."""
 
 DecodeInputs = Callable[[bytes], Row]
+
+Explain = Callable[[bytes, Exception], Rejected]
+"""From raw inputs and the decoder's error to why there is no row."""
 
 
 def compile_inputs(contract: Contract) -> DecodeInputs:
@@ -30,13 +33,13 @@ def compile_inputs(contract: Contract) -> DecodeInputs:
     decoder = msgspec.json.Decoder(inputs_struct(contract))
     count_quotes = quote_counter(contract)
     check_horizon = horizon_check(contract)
-    name_the_limit = limit_names(contract)
+    explain = compile_explanation(contract)
 
     def decode_inputs(raw: bytes) -> Row:
         try:
             row = decoder.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise name_the_limit(diagnose(raw, error)) from None
+        except UNREADABLE as error:
+            raise explain(raw, error) from None
         if raw.count(b'"') != count_quotes(row):
             refuse_duplicate_keys(raw)
         check_horizon(row)
@@ -138,8 +141,11 @@ def horizon_check(contract: Contract) -> Callable[[Row], None]:
     return check
 
 
-def limit_names(contract: Contract) -> Callable[[Rejected], Rejected]:
-    """What tells a number beyond its type apart from one beyond the contract's own limit."""
+def compile_explanation(contract: Contract) -> Explain:
+    """What says why inputs could not be decoded, from one of ``schemas.request.UNREADABLE``.
+
+    It tells a number beyond its type apart from one beyond the contract's own limit.
+    """
     beyond = {
         (field.name, sign): f"{field.name} is beyond what {field.type} in a tensor of "
         f"{field.binding.dtype} can hold"
@@ -148,11 +154,12 @@ def limit_names(contract: Contract) -> Callable[[Rejected], Rejected]:
         if bound is None
     }
 
-    def name_the_limit(rejected: Rejected) -> Rejected:
+    def explain(raw: bytes, error: Exception) -> Rejected:
+        rejected = diagnose(raw, error)
         if rejected.reason is not Reason.OUT_OF_RANGE:
             return rejected
         said, _, name = rejected.detail.rpartition("`$.")
         why = beyond.get((name.rstrip("`"), "<=" if "<=" in said else ">="))
         return rejected if why is None else Rejected(Reason.NUMBER_TOO_LARGE, why)
 
-    return name_the_limit
+    return explain

@@ -17,6 +17,7 @@ may make long is read in Python.
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -29,7 +30,7 @@ MAX_REQUEST_ID_LENGTH = 256
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a caller puts on the request topic.
 
     ``request_id`` is the caller's and may repeat; a repeat is answered again. ``requested_at`` is the
@@ -41,9 +42,13 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requested_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-_decoder = msgspec.json.Decoder(Request)
+decode_envelope: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
+"""The envelope alone, nothing checked beyond its types; raises one of ``UNREADABLE``."""
+
 _keyed = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a bad text raises."""
 
 MOST_BYTES_TO_NAME_A_KEY = 2_048
 """In a longer text a doubled key is found all the same, but not named: naming it makes an
@@ -61,8 +66,8 @@ def decode_request(value: bytes | None, limit: int) -> Request:
     if len(value) > limit:
         raise Rejected(Reason.TOO_LARGE, f"the value has {len(value)} bytes; the limit is {limit}")
     try:
-        request = _decoder.decode(value)
-    except _UNREADABLE as error:
+        request = decode_envelope(value)
+    except UNREADABLE as error:
         raise diagnose(value, error) from None
     inputs = bytes(request.inputs)
     strings = 1 if request.requested_at is None else 2
@@ -81,7 +86,7 @@ def refuse_duplicate_keys(text: bytes) -> None:
     """
     try:
         held = _keyed.decode(text)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise diagnose(text, error) from None
     if text.count(b'"') > sum(2 + bytes(value).count(b'"') for value in held.values()):
         key = _doubled_key(text) if len(text) <= MOST_BYTES_TO_NAME_A_KEY else None

@@ -11,8 +11,8 @@ For every request, in this order:
 A request that is good at first sight (``schemas.first_look``) takes the short way through 1 and 3.
 
 Whatever goes wrong with one request rejects that request and no other, and does not change a bit of
-the others' answers. Where a model fails on a batch, the batch is halved until the rows at fault stand
-alone.
+the others' answers. Where a model fails on a batch, the rows at fault are found by runs whose outputs
+are thrown away, and the rest is run again (``scoring.runs``).
 
 A shadow takes the same way for its share of the requests, with its own version in place of the routed
 one (``shadow_answers``). It leaves out what is no request, which the answer rejects, and what that
@@ -24,16 +24,16 @@ and owns the transaction around them.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import cast
 
 import msgspec
 
 from deployment.routing import BUCKETS, bucket, route
 from schemas.codec import Row
-from schemas.first_look import glance_at_envelope
-from schemas.forecast import Forecast, Source, Variant, encode_forecast
+from schemas.forecast import Source, Variant, forecast_encoder
 from schemas.rejection import MAX_DETAIL_LENGTH, Reason, Rejected, Rejection
-from schemas.request import Request, decode_request
-from scoring.arrays import OutputRow, WrongOutput
+from schemas.request import UNREADABLE, Request, decode_envelope, decode_request, diagnose
+from scoring.runs import run_rows
 from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
 # One object of each of these stands for every message: a msgspec struct is built in a fifth of the time
@@ -67,6 +67,9 @@ class RejectionAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 Answer = ForecastAnswer | RejectionAnswer
+
+_Answers = list[Answer | None]
+"""By place in the batch; None where there is none yet."""
 
 
 class _Group(msgspec.Struct):
@@ -111,10 +114,10 @@ def answer(
     are rejected instead of run. Never raises for what a request holds or for what the model does with it.
     """
     scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes, crashing)
-    answers: dict[int, Answer] = {}
+    answers: _Answers = [None] * len(batch)
     for group in _admit(scene, batch, answers):
         _answer_group(scene, batch, group, answers)
-    return [*map(answers.__getitem__, range(len(batch)))]
+    return cast(list[Answer], answers)
 
 
 def shadow_answers(
@@ -131,7 +134,7 @@ def shadow_answers(
     The rest as in ``answer``.
     """
     scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes)
-    answers: dict[int, Answer] = {}
+    answers: _Answers = [None] * len(batch)
     group = _Group(Variant.SHADOW, shadow.version, [])
     versions = [shadow.version, *(each.version for each in _groups(snapshot))]
     limit = max(version.contract.max_request_bytes for version in versions)
@@ -146,7 +149,7 @@ def shadow_answers(
             except Rejected as rejected:
                 answers[place] = _reject(scene, incoming, group, rejected)
     _answer_group(scene, batch, group, answers)
-    return [answers[place] for place in sorted(answers)]
+    return [each for each in answers if each is not None]
 
 
 def _is_shadowed(snapshot: Snapshot, shadow: Shadow, key: bytes | None, request_id: str) -> bool:
@@ -173,9 +176,7 @@ def _groups(snapshot: Snapshot) -> tuple[_Group, ...]:
     return (champion, _Group(Variant.CANDIDATE, snapshot.candidate, []))
 
 
-def _admit(
-    scene: _Scene, batch: Sequence[Incoming], answers: dict[int, Answer]
-) -> tuple[_Group, ...]:
+def _admit(scene: _Scene, batch: Sequence[Incoming], answers: _Answers) -> tuple[_Group, ...]:
     """Steps 1 to 3: the decodable requests by version. The rejections of the rest go to ``answers``."""
     groups = _groups(scene.snapshot)
     champion, is_alone = groups[0], len(groups) == 1
@@ -184,9 +185,18 @@ def _admit(
     sighted = 0 if scene.crashing else limit
     for place, incoming in enumerate(batch):
         value = incoming.value
-        if value and len(value) <= sighted and (request := glance_at_envelope(value)) is not None:
-            group = champion if is_alone else _routed(scene, groups, incoming, request)
-            row = group.version.first_look(value, request)
+        if value and len(value) <= sighted:
+            group = None
+            try:
+                request = decode_envelope(value)
+                group = champion if is_alone else _routed(scene, groups, incoming, request)
+                row = group.version.first_look(value, request)
+            except UNREADABLE as error:
+                answers[place] = _reject(scene, incoming, None, diagnose(value, error))
+                continue
+            except Rejected as rejected:
+                answers[place] = _reject(scene, incoming, group, rejected)
+                continue
             if row is not None:
                 group.taken.append((place, request, row))
                 continue
@@ -199,7 +209,7 @@ def _admit(
 def _look_closer(
     scene: _Scene, groups: tuple[_Group, ...], limit: int, place: int, incoming: Incoming
 ) -> RejectionAnswer | None:
-    """Steps 1 to 3 for a request that is not good at first sight; its rejection, if it comes to one."""
+    """Steps 1 to 3 for a request that the first look leaves open; its rejection, if it comes to one."""
     group = None
     try:
         request = decode_request(incoming.value, limit)
@@ -223,57 +233,32 @@ def _routed(
 
 
 def _answer_group(
-    scene: _Scene, batch: Sequence[Incoming], group: _Group, answers: dict[int, Answer]
+    scene: _Scene, batch: Sequence[Incoming], group: _Group, answers: _Answers
 ) -> None:
     """Steps 4 and 5 for the rows of one version."""
     if not group.taken:
         return
     version, variant, limit = group.version, group.variant, scene.max_answer_bytes
-    model, number, digest = scene.snapshot.model_name, version.version, version.digest
-    revision, scored_at, instance = scene.snapshot.revision, scene.scored_at, scene.instance
-    outcomes = _run(version, [row for _, _, row in group.taken])
+    encode = forecast_encoder(
+        model=scene.snapshot.model_name,
+        version=version.version,
+        digest=version.digest,
+        variant=variant,
+        revision=scene.snapshot.revision,
+        scored_at=scene.scored_at,
+        instance=scene.instance,
+    )
+    outcomes = run_rows(version, [row for _, _, row in group.taken])
     for (place, request, _), outcome in zip(group.taken, outcomes, strict=True):
         incoming = batch[place]
         if isinstance(outcome, Rejected):
             answers[place] = _reject(scene, incoming, group, outcome)
             continue
-        # By position: eleven names a call cost as much as the encoding of half of the fields.
-        value = encode_forecast(
-            Forecast(
-                request.request_id,
-                request.inputs,
-                outcome,
-                model,
-                number,
-                digest,
-                variant,
-                revision,
-                Source(incoming.topic, incoming.partition, incoming.offset, incoming.timestamp_ms),
-                scored_at,
-                instance,
-            )
-        )
+        value = encode(request.request_id, request.inputs, outcome, _source(incoming))
         if len(value) <= limit:
             answers[place] = ForecastAnswer(incoming, value, variant)
         else:
             answers[place] = _reject(scene, incoming, group, _oversized(value, scene))
-
-
-def _run(version: LoadedVersion, rows: Sequence[Row]) -> list[OutputRow | Rejected]:
-    """One outcome a row. A model that fails on several rows is asked again with half of them."""
-    try:
-        tensors = version.model.run(version.gather(rows), version.output_tensors)
-    except MemoryError:
-        raise  # not the fault of a row: the process is in trouble, and its caller must know
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, only its rows pay for it
-        if len(rows) == 1:
-            return [Rejected(Reason.MODEL_FAILED, f"the model failed on this row: {error}")]
-        half = len(rows) // 2
-        return _run(version, rows[:half]) + _run(version, rows[half:])
-    try:
-        return version.read_outputs(tensors, len(rows))
-    except WrongOutput as wrong:
-        return [Rejected(Reason.MODEL_FAILED, str(wrong))] * len(rows)
 
 
 def _oversized(value: bytes, scene: _Scene) -> Rejected:

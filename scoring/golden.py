@@ -3,6 +3,9 @@
 A version passes through this before it may answer. The vectors' inputs take the very path of a request
 (decode, gather, pad, run, read), so what is compared is the answer that a caller would get.
 
+Besides, the first of them is run without padding: N is dynamic by contract, and rows on which a model
+fails are looked for one by one (``scoring.runs``).
+
 ``check_independence`` asks what padding alone cannot promise: that a row's bits do not depend on its
 place in the batch. They do in a graph that reduces (ReduceSum, ReduceMean …) over rows whose length is
 no multiple of 4: the sum then begins where the row's memory is aligned, and that moves with its place
@@ -18,7 +21,7 @@ import msgspec
 from schemas.codec import Row
 from schemas.manifest import GoldenVector, Tolerance
 from schemas.rejection import Rejected
-from scoring.arrays import OutputRow, WrongOutput
+from scoring.arrays import BATCH_MULTIPLE, OutputRow, WrongOutput
 from scoring.snapshot import LoadedVersion
 
 SHIFTS = range(1, 16)
@@ -35,7 +38,9 @@ def check_golden(
     if not vectors:
         return "there are no golden vectors to compare with"
     try:
-        outcomes = _score(version, _decode(version, vectors))
+        rows = _decode(version, vectors)
+        outcomes = _score(version, rows)
+        _run_alone(version, rows[0])
     except _Unfit as unfit:
         return str(unfit)
     names = [output.name for output in version.contract.outputs]
@@ -91,6 +96,18 @@ def _score(version: LoadedVersion, rows: Sequence[Row]) -> list[OutputRow | Reje
         raise _Unfit(f"the model does not keep its contract: {wrong}") from None
     except Exception as error:  # noqa: BLE001 - whatever a model raises, it is not fit to answer
         raise _Unfit(f"the model failed on the golden vectors: {error}") from None
+
+
+def _run_alone(version: LoadedVersion, row: Row) -> None:
+    try:
+        feeds = {name: array[:1] for name, array in version.gather([row]).items()}
+        version.model.run(feeds, version.output_tensors)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _Unfit(
+            f"the model runs on {BATCH_MULTIPLE} rows and fails on one alone: {error}; N must be dynamic"
+        ) from None
 
 
 def _bits(outcome: OutputRow | Rejected) -> bytes:

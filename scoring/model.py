@@ -15,7 +15,8 @@ class Model(Protocol):
         """The named output tensors, in that order, for one batch of N rows.
 
         ``feeds`` maps every input to an array of ``[N]`` or ``[N, k]``; strings are object arrays of
-        ``str``. N is a multiple of 64 (see ``scoring.arrays``). It raises where the graph fails on
-        these rows, and may be called again with some of them.
+        ``str``. N is a multiple of 64 (see ``scoring.arrays``) wherever the outputs count. It raises
+        where the graph fails on these rows, and may be called again with any number of them, only to
+        learn whether it does.
         """
         ...

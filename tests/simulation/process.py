@@ -53,7 +53,9 @@ Below = Callable[[int], int]
 def loaded(version: int) -> LoadedVersion:
     """A version in memory. Nothing is ever scored with it."""
     never: Any = None
-    return LoadedVersion(version, f"sha256:{version}", CONTRACT, never, never, never, never, (), never)
+    return LoadedVersion(
+        version, f"sha256:{version}", CONTRACT, never, never, never, never, (), never
+    )
 
 
 VERSIONS = {version: loaded(version) for version in range(1, 40)}

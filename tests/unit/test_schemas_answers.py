@@ -1,14 +1,22 @@
 """Answers on the wire: a forecast that can be audited, a rejection that can be read and sent again."""
 
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.forecast import Forecast, Source, Variant, decode_forecast, encode_forecast
+from schemas.forecast import (
+    Forecast,
+    Source,
+    Variant,
+    decode_forecast,
+    encode_forecast,
+    forecast_encoder,
+)
 from schemas.rejection import (
     ENVELOPE_HEADER,
     HEADER_PREFIX,
@@ -62,6 +70,52 @@ def test_a_forecast_has_these_bytes() -> None:
         b'"source":{"topic":"sales.requests","partition":3,"offset":123,"timestamp":1500000000000},'
         b'"scored_at":"2026-01-01T12:00:00.123456Z","instance":"sales-0"}'
     )
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
+whole = st.integers(0, 2**63 - 1)
+zones = st.sampled_from([timezone(timedelta(hours=2)), UTC])
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1)
+asked = st.tuples(
+    names,
+    st.dictionaries(names, numbers).map(msgspec.json.encode).map(msgspec.Raw),
+    st.dictionaries(names, numbers | st.booleans()),
+    st.builds(Source, names, whole, whole, whole),
+)
+
+
+@given(
+    st.lists(asked, max_size=5),
+    names,
+    whole,
+    names,
+    st.sampled_from(Variant),
+    st.datetimes(timezones=zones),
+)
+def test_the_forecasts_of_a_batch_have_the_bytes_of_each_one(
+    batch: list[tuple[str, msgspec.Raw, dict[str, float], Source]],
+    name: str,
+    number: int,
+    instance: str,
+    variant: Variant,
+    scored_at: datetime,
+) -> None:
+    """What they share is encoded once, and no byte of it shows; a long one leaves nothing behind."""
+    shared: dict[str, Any] = {
+        "model": name,
+        "version": number,
+        "digest": DIGEST,
+        "variant": variant,
+        "revision": number,
+        "scored_at": scored_at,
+        "instance": instance,
+    }
+    encode = forecast_encoder(**shared)
+    for request_id, inputs, outputs, source in batch:
+        one = Forecast(
+            request_id=request_id, inputs=inputs, outputs=outputs, source=source, **shared
+        )
+        assert encode(request_id, inputs, outputs, source) == encode_forecast(one)
 
 
 @given(st.text(), st.text(min_size=1), st.sampled_from(["", " ", "\n\t"]))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.codec import compile_inputs
 from schemas.contract import Contract
-from schemas.first_look import compile_first_look, glance_at_envelope
+from schemas.first_look import compile_first_look
 from schemas.rejection import Rejected
-from schemas.request import decode_request
+from schemas.request import UNREADABLE, decode_envelope, decode_request
 
 CONTRACT = Contract(
     fields=(
@@ -31,9 +31,12 @@ decode = compile_inputs(CONTRACT)
 
 def at_first_sight(value: bytes) -> tuple[Any, ...] | None:
     """Id and row of a request that the first look takes."""
-    request = glance_at_envelope(value)
-    row = None if request is None else look(value, request)
-    return None if request is None or row is None else (request, row)
+    try:
+        request = decode_envelope(value)
+        row = look(value, request)
+    except (*UNREADABLE, Rejected):
+        return None
+    return None if row is None else (request, row)
 
 
 def looked_closer(value: bytes) -> tuple[Any, ...] | None:
@@ -118,3 +121,34 @@ def test_what_is_taken_is_what_a_closer_look_takes(
     value = b"{%b}" % b",".join(parts)
     found = at_first_sight(value)
     assert found is None or told(found) == told(looked_closer(value))
+
+
+wrong = st.sampled_from(
+    [b'"price":"x"', b'"price":1e999', b'"item":"123456789"', b'"odd":1', b'"day":"2019-01-01"']
+)
+
+
+@given(
+    st.lists(pieces | wrong, max_size=6),
+    st.lists(outside, max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_is_rejected_at_first_sight_is_what_a_closer_look_rejects(
+    inner: list[bytes], outer: list[bytes], has_id: bool, is_long: bool
+) -> None:
+    """With the same reason and the same sentence, whatever else is wrong with the request."""
+    parts = [b'"inputs":{%b}' % b",".join(inner), *outer, *[b'"request_id":"s"'] * has_id]
+    value = b"{%b}" % b",".join(parts) + b" " * 300 * is_long
+    try:
+        request = decode_envelope(value)
+    except UNREADABLE:
+        return
+    try:
+        look(value, request)
+        return
+    except Rejected as rejected:
+        sighted = rejected
+    with pytest.raises(Rejected) as closer:
+        decode(bytes(decode_request(value, CONTRACT.max_request_bytes).inputs))
+    assert closer.value.args == sighted.args

@@ -154,18 +154,6 @@ def test_an_empty_batch_has_no_answers() -> None:
     assert model.sizes == []
 
 
-def test_a_failing_batch_is_halved_until_the_row_at_fault_is_alone() -> None:
-    """Every run is padded to a multiple of 64, and their number grows with the log of the batch."""
-    model = Arithmetic()
-    values = [good(number) for number in range(256)]
-    values[100] = request({**INPUTS, "store": "bad"})
-    given_answers = answers(snapshot_of(loaded(model)), values)
-    reasons = [each.rejection.reason for each in given_answers if isinstance(each, RejectionAnswer)]
-    assert reasons == [Reason.MODEL_FAILED]
-    assert all(size % 64 == 0 for size in model.sizes)
-    assert len(model.sizes) == 1 + 2 * 8
-
-
 class Broken:
     """A model that gives what ``outcome`` is, or raises it."""
 

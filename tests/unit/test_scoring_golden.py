@@ -86,6 +86,22 @@ class WrongShape:
         return [np.zeros(3, np.float32) for _ in outputs]
 
 
+class Crowded(Arithmetic):
+    """A model that takes 64 rows at a time."""
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """As Arithmetic; raises for any other number of rows."""
+        assert len(feeds["store"]) % 64 == 0, "too few rows"
+        return super().run(feeds, outputs)
+
+
+def test_a_model_that_cannot_run_a_row_alone_is_turned_down() -> None:
+    """N is dynamic: a row at fault could not be told from its neighbours otherwise."""
+    sentence = check_golden(loaded(Crowded()), [vector()], EXACT)
+    assert sentence is not None
+    assert re.search(r"fails on one alone: too few rows", sentence)
+
+
 def test_a_model_that_breaks_its_contract_is_turned_down() -> None:
     """A wrong shape is named, with the output."""
     sentence = check_golden(loaded(WrongShape()), [vector()], EXACT)
