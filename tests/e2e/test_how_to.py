@@ -228,22 +228,6 @@ def test_shadow_a_candidate(reader: Reader) -> None:
     assert {each.version for each in reader.answers()} == {1}
 
 
-def test_grow_topics(reader: Reader) -> None:
-    """Looked at, and done while nothing waits; every partition of the sixteen is then answered."""
-    reader.release(1, champions=1)
-    with reader.serving():
-        pass
-    with reader.terminal(["consume", "--model", MODEL]):
-        # The page says not to grow while an instance restarts.
-        wait_for("the eight at work", lambda: len(reader.working_partitions()) == 8, 60)
-        reader.follow("grow-topics.md")
-        wait_for("sixteen partitions at work", lambda: len(reader.working_partitions()) == 16, 60)
-        with reader.requests() as stream:
-            wait_for("requests", lambda: stream.sent > 2 * RATE)
-        reader.check()
-    assert {each.partition for each in reader.records()} == set(range(16))
-
-
 def test_run_consumers(reader: Reader) -> None:
     """One process, and a supervisor of two: each answers with all of its slots, and stops when asked."""
     reader.release(1, champions=1)
@@ -262,3 +246,19 @@ def test_run_consumers(reader: Reader) -> None:
     assert {each.instance for each in reader.answers()} == {
         f"modelwire-{MODEL}-{n}" for n in (0, 1)
     }
+
+
+def test_grow_topics(reader: Reader) -> None:
+    """Looked at, and done while nothing waits; every partition of the sixteen is then answered."""
+    reader.release(1, champions=1)
+    with reader.serving():
+        pass
+    with reader.terminal(["consume", "--model", MODEL]):
+        # The page says not to grow while an instance restarts.
+        wait_for("the eight at work", lambda: len(reader.working_partitions()) == 8, 60)
+        reader.follow("grow-topics.md")
+        wait_for("sixteen partitions at work", lambda: len(reader.working_partitions()) == 16, 60)
+        with reader.requests() as stream:
+            wait_for("requests", lambda: stream.sent > 2 * RATE)
+        reader.check()
+    assert {each.partition for each in reader.records()} == set(range(16))
