@@ -192,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with self._port.one_at_a_time[path]:
                 reply = page(self.headers.get("Accept", ""))
-        except Exception:
+        except Exception:  # a page that fails must cost the asker a page, and nobody anything else
             log.exception("health.page_failed", path=path)
             reply = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the page failed; see the log lines")
         self._send(reply, with_content=with_content)

@@ -93,7 +93,7 @@ def _failure_as_a_line() -> Iterator[None]:
         yield
     except (ModelwireError, click.ClickException):
         raise
-    except Exception:
+    except Exception:  # what nobody expected is told as a log line, like all that a consumer says
         log.exception("consumer.failed")
         click.get_current_context().exit(1)
 

@@ -167,7 +167,7 @@ class Loader:
             log.info("model.overtaken", version=version)
         except NotAdmitted as fallen:
             self._note_fall(version, digest, fallen)
-        except Exception as error:
+        except Exception as error:  # one version's admission; the champion must outlive it
             log.exception("model.load_failed", version=version)
             self._note_fall(version, digest, _unexpected(error))
         else:
