@@ -6,7 +6,9 @@
    or ends the process; it is never rewound.
 3. What would fail again in the next transaction is never ``MustAbort``: such a process would abort for
    ever.
-4. The queue has a limit in bytes. Records are made as large as the topics took them when this object was
+4. Nothing reports a delivery: it would cost a call for each answer. librdkafka itself says why a record
+   was not taken, as the error of every later call of its transaction.
+5. The queue has a limit in bytes. Records are made as large as the topics took them when this object was
    made (``record_limit``); a topic that takes smaller ones than it took then ends the process.
 """
 
@@ -16,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from adapters.kafka import NOT_ALLOWED, open_client, topic_names
 from adapters.settings import Settings
@@ -46,17 +48,19 @@ class TooLargeForTopic(Exception):
 class AnswerWriter:
     """One instance's transactional producer. Not thread-safe: the answering loop calls it."""
 
-    def __init__(self, settings: Settings, model: str, instance: str, calls: Calls) -> None:
+    def __init__(
+        self, settings: Settings, model: str, instance: str, calls: Calls, member: Callable[[], Any]
+    ) -> None:
+        """``member`` gives what the group of the requests knows the instance by."""
         self.record_limit = taken_record_limit(settings, model)
         """The largest answer in bytes, of what the topics of answers take."""
         self.in_transaction = False
         """Whether a transaction is open, or may be."""
         self._topics = topic_names(settings, model)
         self._calls = calls
-        self._undelivered: tuple[KafkaError, str] | None = None
-        config = producer_config(settings, instance, self.record_limit)
+        self._member = member
         self._producer: Producer = open_client(
-            Producer, config | {"on_delivery": self._note_undelivered}
+            Producer, producer_config(settings, instance, self.record_limit)
         )
 
     def open(self) -> None:
@@ -65,7 +69,6 @@ class AnswerWriter:
 
     def begin(self) -> None:
         """Open a transaction. Raises StreamFailed."""
-        self._undelivered = None
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
@@ -93,20 +96,12 @@ class AnswerWriter:
             self._produce_again(error, produce)
 
     def serve(self) -> None:
-        """Let the producer's delivery reports and log lines through. Raises StreamFailed."""
+        """Hear what went wrong with the producer. Raises StreamFailed."""
         self._poll(0.0)
 
-    def commit(self, offsets: Mapping[int, int], stamp: str, member: Any) -> None:
-        """Commit the transaction with the next offsets; ``member`` is what the group knows us by.
-
-        Raises MustAbort, StreamFailed.
-        """
-        requests = self._topics.requests
-        marked = [TopicPartition(requests, p, offset, stamp) for p, offset in offsets.items()]
-        self._repeat(
-            "add offsets to the transaction",
-            lambda timeout: self._producer.send_offsets_to_transaction(marked, member, timeout),
-        )
+    def commit(self, offsets: Mapping[int, int], stamp: str) -> None:
+        """Commit the transaction with the next offsets. Raises MustAbort, StreamFailed."""
+        self._add_offsets(offsets, stamp)
         self._repeat("commit the transaction", self._producer.commit_transaction)
         self.in_transaction = False
 
@@ -122,10 +117,13 @@ class AnswerWriter:
         """Let what is on its way arrive. Raises KafkaException."""
         self._producer.flush(CALL_SECONDS)
 
-    def _note_undelivered(self, error: KafkaError | None, message: Message) -> None:
-        """Keep the first reason: librdkafka's own error only counts the records that failed."""
-        if error is not None and self._undelivered is None:
-            self._undelivered = error, message.topic() or ""
+    def _add_offsets(self, offsets: Mapping[int, int], stamp: str) -> None:
+        requests, member = self._topics.requests, self._member()
+        marked = [TopicPartition(requests, p, offset, stamp) for p, offset in offsets.items()]
+        self._repeat(
+            "add offsets to the transaction",
+            lambda timeout: self._producer.send_offsets_to_transaction(marked, member, timeout),
+        )
 
     # Without an error callback the client raises a fatal error from whichever call serves its events.
 
@@ -163,9 +161,12 @@ class AnswerWriter:
             raise TooLargeForTopic(error.str())
         if is_fatal(error):
             self._poll(PAUSE_SECONDS)  # what is behind the bare _FATAL is raised here
-        elif error.txn_requires_abort() or error.code() == KafkaError._STATE:
-            # _STATE: an earlier record of this transaction failed, so no further one is taken.
-            self._poll(0.0)  # hear which
+        elif error.code() == KafkaError._STATE:
+            # An earlier record of this transaction failed, so no further one is taken. Why, is said by
+            # the calls that end a transaction; this one is aborted in any case.
+            self._add_offsets({0: 0}, "")
+            raise MustAbort(f"{error.name()}: {error.str()}")
+        elif error.txn_requires_abort():
             raise self._must_abort(error)
         raise self._calls.failed(error, "produce an answer")
 
@@ -176,19 +177,18 @@ class AnswerWriter:
         was too large also broke the sequence of its partition, after which this producer can write there
         no more.
         """
-        if self._undelivered is None:
-            return MustAbort(f"{error.name()}: {error.str()}")
-        cause, topic = self._undelivered
-        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            answers = (self._topics.results, self._topics.rejections)
+            topic = next((name for name in answers if name in error.str()), "a topic of answers")
             return StreamFailed(
                 f"{topic} does not take answers of {self.record_limit} bytes any more: its "
                 "max.message.bytes was lowered",
                 hint="start again: the limit is read at the start, and what is larger is rejected as "
                 "answer-too-large",
             )
-        if cause.code() in NOT_ALLOWED or cause.code() in _BROKEN_SEQUENCE:
-            return self._calls.failed(cause, f"write answers to {topic}")
-        return MustAbort(f"{cause.name()} in {topic}: {cause.str()}")
+        if error.code() in NOT_ALLOWED or error.code() in _BROKEN_SEQUENCE:
+            return self._calls.failed(error, "write answers")
+        return MustAbort(f"{error.name()}: {error.str()}")
 
     def _learn_partitions(self) -> None:
         """Topics that are grown: the consumer heard of it, and this producer looks every 5 minutes."""

@@ -136,7 +136,9 @@ class RequestStream:
         self._is_static = settings.consumer.membership is Membership.STATIC
         self._listener = listener
         self._calls = Calls(settings, model, instance, give_up)
-        self._writer = AnswerWriter(settings, model, instance, self._calls)
+        self._writer = AnswerWriter(
+            settings, model, instance, self._calls, lambda: self._consumer.consumer_group_metadata()
+        )
         self.record_limit = self._writer.record_limit
         """The largest answer in bytes, of what the topics of answers take."""
         self.produce_forecast = self._writer.produce_forecast
@@ -239,12 +241,12 @@ class RequestStream:
         self._writer.produce_rejection(key, value, headers)
 
     def serve(self) -> None:
-        """Let the producer's delivery reports and log lines through. Raises StreamFailed."""
+        """Hear what went wrong with the producer. Raises StreamFailed."""
         self._writer.serve()
 
     def commit(self, offsets: Mapping[int, int], stamp: str) -> None:
         """Commit the transaction with the next offsets. Raises MustAbort, StreamFailed."""
-        self._writer.commit(offsets, stamp, self._consumer.consumer_group_metadata())
+        self._writer.commit(offsets, stamp)
 
     def abort(self) -> None:
         """Undo the transaction. Raises StreamFailed."""

@@ -58,6 +58,9 @@ def consumer_config(settings: Settings, model: str, instance: str) -> dict[str, 
             settings,
             {
                 "fetch.wait.max.ms": 20,
+                # A partition whose queue is full is asked again after this, and the queue of one that is
+                # read fast empties in a part of the second that librdkafka waits.
+                "fetch.queue.backoff.ms": 10,
                 "fetch.error.backoff.ms": 50,
                 "queued.max.messages.kbytes": 32_768,
                 # What one answer of a broker may add to that queue, over all partitions. It counts as

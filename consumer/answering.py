@@ -222,8 +222,7 @@ class Answering:
         yield Serve()
 
     def _answer_batch(self, snapshot: Snapshot, fetched: Sequence[Incoming]) -> Steps[None]:
-        accept = self.holdings.accept
-        batch = [each for each in fetched if accept(each.partition, each.offset)]
+        batch = self.holdings.accept(fetched)
         if len(batch) != len(fetched):
             yield Seek(self.holdings.to_refetch())
         if not batch:

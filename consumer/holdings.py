@@ -13,8 +13,30 @@ offset to answer next, the offset that is committed, and the stamp that was comm
 5. What is no longer owned is forgotten, touched or not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Protocol, TypeVar
+
+
+class Placed(Protocol):
+    """A record, of which only the place counts here."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its offset there."""
+        ...
+
+
+Record = TypeVar("Record", bound=Placed)
+
+_partition_of = attrgetter("partition")
 
 
 @dataclass
@@ -35,8 +57,6 @@ class Holdings:
         self._touched: set[int] = set()
         self._disturbed: set[int] = set()
         self._dropped: set[int] = set()
-        self.skipped = 0
-        """Records that did not count by rules 1 and 2, since the start."""
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -68,22 +88,31 @@ class Holdings:
         self._disturbed.clear()
         self._dropped.clear()
 
-    def accept(self, partition: int, offset: int) -> bool:
-        """Whether the record counts; if so it will be in the transaction, and the position moves on."""
-        holding = self._owned.get(partition)
-        if (
-            holding is None
-            or offset < holding.position
-            or holding.waiting_since is not None
-            or partition in self._disturbed
-        ):
-            self.skipped += 1
-            if holding is not None:
+    def accept(self, fetched: Sequence[Record]) -> list[Record]:
+        """Those records that count, in their order: they will be in the transaction.
+
+        Their partitions' positions move on. Records come in runs of one partition.
+        """
+        taken: list[Record] = []
+        take = taken.append
+        for partition, run in groupby(fetched, _partition_of):
+            holding = self._owned.get(partition)
+            if holding is None:
+                continue
+            if holding.waiting_since is not None or partition in self._disturbed:
                 self._dropped.add(partition)
-            return False
-        holding.position = offset + 1
-        self._touched.add(partition)
-        return True
+                continue
+            position = holding.position
+            for record in run:
+                if record.offset < position:
+                    self._dropped.add(partition)
+                    continue
+                position = record.offset + 1
+                take(record)
+            if position > holding.position:
+                holding.position = position
+                self._touched.add(partition)
+        return taken
 
     def to_refetch(self) -> dict[int, int]:
         """Where to seek after this fetch: the position of every partition that had records dropped.

@@ -177,7 +177,7 @@ class Abort:
 
 @dataclass(frozen=True)
 class Serve:
-    """Let the broker's reports of what was written through."""
+    """Hear what became of what was written: raises where answering cannot go on."""
 
 
 @dataclass(frozen=True)

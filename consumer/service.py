@@ -29,7 +29,7 @@ from consumer.rungs import Rung
 from consumer.shadow import ShadowScorer
 from consumer.status import Reporter
 from consumer.tallies import Meters
-from scoring.batch import Answer, Incoming, RejectionAnswer, answer
+from scoring.batch import Answer, ForecastAnswer, Incoming, RejectionAnswer, answer
 from scoring.snapshot import Snapshot
 
 LEAVE_SECONDS = 5.0
@@ -202,19 +202,19 @@ class Service:
             self.meters.batch(len(batch), time.monotonic() - began)
         return answers
 
-    def _write(self, answers: Sequence[Answer]) -> list[Answer]:
+    def _write(self, answers: Sequence[Answer]) -> Sequence[Answer]:
         produce = self._stream.produce_forecast
-        written = list(answers)
+        written = answers
         for place, each in enumerate(answers):
-            if isinstance(each, RejectionAnswer):
-                self._write_rejection(each)
-                continue
-            incoming = each.incoming
-            try:
-                produce(incoming.partition, incoming.key, each.value)
-            except TooLargeForTopic:
-                written[place] = rejected = too_large(each, self._record_limit)
-                self._write_rejection(rejected)
+            if isinstance(each, ForecastAnswer):  # the usual case first: it is the cheaper question
+                incoming = each.incoming
+                try:
+                    produce(incoming.partition, incoming.key, each.value)
+                    continue
+                except TooLargeForTopic:
+                    each = too_large(each, self._record_limit)
+                    written = [*written[:place], each, *written[place + 1 :]]
+            self._write_rejection(each)
         return written
 
     def _write_rejection(self, each: RejectionAnswer) -> None:
@@ -251,9 +251,11 @@ def _pace(settings: Consumer) -> Pace:
 
 
 def _incoming(messages: Sequence[Fetched]) -> list[Incoming]:
+    """The records of one topic."""
+    topic = messages[0].topic() if messages else ""
     return [
         Incoming(
-            message.topic(),
+            topic,
             message.partition(),
             message.offset(),
             message.timestamp()[1],

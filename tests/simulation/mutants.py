@@ -11,7 +11,7 @@ from unittest import mock
 from consumer import answering
 from consumer.answering import Answering
 from consumer.gate import Gate, gate_of
-from consumer.holdings import Holdings
+from consumer.holdings import Holdings, Record
 from consumer.instructions import Look, Score, Steps, Undone, View
 from consumer.transactions import Transactions
 from scoring.batch import Answer, Incoming
@@ -76,9 +76,9 @@ def _never_another(self: Transactions, snapshot: Snapshot) -> bool:
     return False
 
 
-def _undisturbed(self: Holdings, partition: int, offset: int) -> bool:
+def _undisturbed(self: Holdings, fetched: Sequence[Record]) -> list[Record]:
     self._disturbed.clear()
-    return accept_as_shipped(self, partition, offset)
+    return accept_as_shipped(self, fetched)
 
 
 PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {

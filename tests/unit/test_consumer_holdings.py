@@ -1,6 +1,7 @@
 """Holdings: what counts, what is committed, and where an abort leads back to."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,6 +10,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from consumer.holdings import Holdings
 
 STAMP = "log:1:head"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A record, of which only the place counts."""
+
+    partition: int
+    offset: int
+
+
+def _accept(holdings: Holdings, partition: int, *offsets: int) -> list[int]:
+    """The offsets that count, of records that one fetch brought."""
+    fetched = [Place(partition, offset) for offset in offsets]
+    return [each.offset for each in holdings.accept(fetched)]
 
 
 def _owning(partition: int = 0, offset: int = 10) -> Holdings:
@@ -21,14 +36,25 @@ def _owning(partition: int = 0, offset: int = 10) -> Holdings:
 def test_a_record_counts_once() -> None:
     """An offset behind the position was answered already."""
     holdings = _owning()
-    assert [holdings.accept(0, offset) for offset in (9, 10, 10, 11)] == [False, True, False, True]
-    assert holdings.skipped == 2
+    assert _accept(holdings, 0, 9, 10, 10, 11) == [10, 11]
+    assert holdings.to_refetch() == {0: 12}
+
+
+def test_records_of_several_partitions_keep_their_order() -> None:
+    """A partition may come in several runs, and each counts from where the one before it ended."""
+    holdings = _owning()
+    holdings.take_over(1, 5, "", None)
+    holdings.begin_fetch()
+    places = [Place(0, 10), Place(1, 5), Place(1, 6), Place(0, 10), Place(0, 11), Place(2, 0)]
+    taken = holdings.accept(places)
+    assert [(each.partition, each.offset) for each in taken] == [(0, 10), (1, 5), (1, 6), (0, 11)]
+    assert holdings.pending() == {0: 12, 1: 7}
 
 
 def test_a_gap_ahead_counts() -> None:
     """Markers and aborted requests take offsets that no record has."""
     holdings = _owning()
-    assert holdings.accept(0, 15)
+    assert _accept(holdings, 0, 15)
     assert holdings.pending() == {0: 16}
 
 
@@ -36,17 +62,17 @@ def test_a_record_of_a_partition_that_is_not_owned_does_not_count() -> None:
     """What was fetched before a revocation is for the next owner."""
     holdings = _owning()
     holdings.forget([0])
-    assert not holdings.accept(0, 10)
+    assert not _accept(holdings, 0, 10)
     assert holdings.to_refetch() == {}
 
 
 def test_a_commit_covers_what_was_touched() -> None:
     """Offsets and the stamp of a commit are where an abort leads back to."""
     holdings = _owning()
-    holdings.accept(0, 10)
+    _accept(holdings, 0, 10)
     holdings.note_commit(holdings.pending(), STAMP)
     assert holdings.pending() == {}
-    holdings.accept(0, 11)
+    _accept(holdings, 0, 11)
     assert holdings.rewind() == {0: 11}
     assert holdings.positions() == {0: 11}
 
@@ -54,13 +80,13 @@ def test_a_commit_covers_what_was_touched() -> None:
 def test_what_a_fetch_gathered_before_a_rewind_is_fetched_again() -> None:
     """A record ahead of a position that went back in the same fetch must not jump over the others."""
     holdings = _owning()
-    holdings.accept(0, 10)
+    _accept(holdings, 0, 10)
     holdings.begin_fetch()
     holdings.rewind()
-    assert not holdings.accept(0, 11)
+    assert not _accept(holdings, 0, 11)
     assert holdings.to_refetch() == {0: 10}
     holdings.begin_fetch()
-    assert holdings.accept(0, 10)
+    assert _accept(holdings, 0, 10)
 
 
 def test_a_waiting_partition_is_not_read_until_it_is_opened() -> None:
@@ -68,11 +94,11 @@ def test_a_waiting_partition_is_not_read_until_it_is_opened() -> None:
     holdings = Holdings()
     holdings.take_over(3, 40, STAMP, waiting_since=1.0)
     holdings.begin_fetch()
-    assert not holdings.accept(3, 40)
+    assert not _accept(holdings, 3, 40)
     assert holdings.to_refetch() == {}
     assert list(holdings.waiting()) == [3]
     assert holdings.open(3) == 40
-    assert holdings.accept(3, 40)
+    assert _accept(holdings, 3, 40)
 
 
 class LoopOverABroker(RuleBasedStateMachine):
@@ -140,9 +166,7 @@ class LoopOverABroker(RuleBasedStateMachine):
         elif during == "move":
             self.lose()
             self.assign()
-        for offset in gathered:
-            if self.holdings.accept(0, offset):
-                self.uncommitted.append(offset)
+        self.uncommitted += _accept(self.holdings, 0, *gathered)
         self.read_from = self.holdings.to_refetch().get(0, self.read_from)
 
     @invariant()

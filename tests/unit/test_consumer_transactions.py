@@ -92,11 +92,15 @@ def _snapshot(revision: int, rollout: int = 0, champion: int = 1) -> Snapshot:
     return Snapshot("m", revision, stamp, routing, _loaded(champion), candidate, rollout)
 
 
+def _incoming(offset: int, key: bytes = b"key") -> Incoming:
+    return Incoming("m.requests", 0, offset, 1_000, key, b"{}")
+
+
 def _answer(offset: int, snapshot: Snapshot, key: bytes = b"key") -> Answer:
     is_candidate = snapshot.rollout > 0 and offset % 5 == 0
     variant = Variant.CANDIDATE if is_candidate else Variant.CHAMPION
     source = Source("m.requests", 0, offset, 1_000)
-    incoming = Incoming("m.requests", 0, offset, 1_000, key, b"{}")
+    incoming = _incoming(offset, key)
     if offset % 7 == 3:
         is_early = offset % 2 == 0
         rejection = Rejection(
@@ -145,10 +149,10 @@ class _Loop:
         self.stream.read_from = offsets.stop
         if self.transactions.is_open_under_another(snapshot):
             self.commit()
-        taken = [offset for offset in offsets if self.holdings.accept(0, offset)]
+        taken = self.holdings.accept([_incoming(offset) for offset in offsets])
         self.stream.carry_out(_seek(self.holdings.to_refetch()))
         if taken:
-            answers = [_answer(offset, snapshot) for offset in taken]
+            answers = [_answer(each.offset, snapshot) for each in taken]
             self.stream.carry_out(self.transactions.begin(snapshot))
             self.stream.carry_out(self.transactions.write(answers))
         if self.transactions.is_due(0.0):
