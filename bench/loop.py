@@ -4,6 +4,8 @@ On a stack of its own a model is trained and released, and then, on the same bro
 requests, in turns: ONNX Runtime alone, requests copied exactly once (``bench.limits`` has both), and
 the real consumer, which drains them as a backlog (``bench.drain``).
 
+In those turns the servers have one core and what is measured has another, where there are two.
+
 **efficiency = (ONNX Runtime alone + copying) / the consumer**, in CPU time a message, whole processes
 with their threads. The stages of answering and of the clients come from the two limits, which run the
 loop's own code (``scoring.batch.answer``) and clients in processes of their own. What the whole loop
@@ -37,6 +39,7 @@ from rich.table import Table
 from adapters.settings import Settings, load_settings
 from adapters.topics import create_topics
 from bench.answers import Answers
+from bench.cores import Cores
 from bench.drain import Drained, drain
 from bench.limits import BATCH_SIZES
 from bench.starts import cold_starts, recoveries
@@ -123,12 +126,13 @@ def loop(file: Path, output: str, **options: Any) -> None:
     file = file.resolve()
     with tempfile.TemporaryDirectory() as folder:
         state_dir = Path(folder) / "stack"
-        Stack.up(state_dir, quiet=output == "json")
+        info = Stack.up(state_dir, quiet=output == "json")
         try:
             settings = load_settings(
                 state_dir=state_dir, store_url=(Path(folder) / "store").as_uri()
             )
-            report = _Bench(settings, Path(folder), Options(**options)).run()
+            cores = Cores(list(info.pids.values()))
+            report = _Bench(settings, Path(folder), Options(**options), cores).run()
         finally:
             Stack.down(state_dir)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +146,11 @@ def loop(file: Path, output: str, **options: Any) -> None:
 class _Bench:
     """One run."""
 
-    def __init__(self, settings: Settings, folder: Path, options: Options) -> None:
+    def __init__(self, settings: Settings, folder: Path, options: Options, cores: Cores) -> None:
         self._harness = Harness(settings, environment_of(settings), MODEL, folder)
         self._settings = self._harness.settings
         self._options = options
+        self._cores = cores
         self._folder = folder
         create_topics(self._settings, COPIES)
         self._rows: list[HeldOut] = []
@@ -161,7 +166,8 @@ class _Bench:
             self._digest = json.JSONDecoder().raw_decode(trained)[0]["digest"]
             self._rows = held_out(harness.store, self._digest)
             harness.release(self._digest)
-            turns = [self._turn(number) for number in range(options.rounds)]
+            with self._cores.parted():
+                turns = [self._turn(number) for number in range(options.rounds)]
             ages = self._ages()
             recovered = recoveries(harness, self._steady(RATES[0]), options.kills)
             checked = harness.verify(120)
@@ -178,7 +184,9 @@ class _Bench:
         send_backlog(servers, self._harness.topics.requests, requests, count)
         runtime = self._limit("runtime", "--digest", self._digest)
         copies = self._limit("through", "--model", MODEL, "--into", COPIES)
-        instance = self._harness.start(CONSUMER__COMMIT_INTERVAL_MS=str(self._options.commit_ms))
+        with self._cores.measured():
+            interval = str(self._options.commit_ms)
+            instance = self._harness.start(CONSUMER__COMMIT_INTERVAL_MS=interval)
         drained = drain(self._harness, instance, before, count)
         assert instance.terminate() == 0, instance.text
         return Turn(runtime, copies, drained)
@@ -189,10 +197,11 @@ class _Bench:
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "MODELWIRE_CONSUMER__COMMIT_INTERVAL_MS": str(self._options.commit_ms),
         }
-        done = subprocess.run(
-            [*command, "--messages", str(self._options.messages)],
-            env=environment, cwd=self._folder, stdout=subprocess.PIPE, check=True,
-        )  # fmt: skip
+        with self._cores.measured():
+            done = subprocess.run(
+                [*command, "--messages", str(self._options.messages)],
+                env=environment, cwd=self._folder, stdout=subprocess.PIPE, check=True,
+            )  # fmt: skip
         found: dict[str, float] = json.loads(done.stdout)
         return found
 
