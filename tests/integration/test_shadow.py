@@ -12,7 +12,14 @@ from deployment.routing import bucket
 from schemas.events import ModelReleased
 from schemas.fleet import Tally
 from schemas.forecast import Forecast, Variant, decode_forecast
-from tests.broker_proxy import METADATA, NOT_AUTHORIZED, PRODUCE, BrokerProxy
+from tests.broker_proxy import (
+    END_TXN,
+    METADATA,
+    NOT_AUTHORIZED,
+    PRODUCE,
+    TRANSACTION_ABORTABLE,
+    BrokerProxy,
+)
 from tests.bundles import expected, store_bundle
 from tests.fleet import Harness, wait_for
 
@@ -120,39 +127,28 @@ def test_a_shadow_of_a_fifth_scores_the_keys_whose_bucket_is_below(harness: Harn
     _assert_unharmed(harness, 970)
 
 
-@pytest.mark.slow  # the kill must come before the commit, which a busy machine does not promise
 def test_a_request_that_is_answered_again_is_shadowed_under_the_same_key(harness: Harness) -> None:
-    """What a killed instance had not committed is repeated by its peer; each repeat has its key."""
-    slow = {
-        "CONSUMER__MEMBERSHIP": "dynamic",
-        "CONSUMER__COMMIT_INTERVAL_MS": "5000",
-        "CONSUMER__SESSION_TIMEOUT_MS": "2000",
-        "CONSUMER__TRANSACTION_TIMEOUT_MS": "6000",
-    }
-    _champion(harness, **slow)
-    version = _shadow(harness, 2.0)
-    harness.start(1, **slow)
-    harness.wait_until_ready(2)
-    wait_for("two with the shadow", lambda: _with_shadow(harness, version) == 2)
-    harness.send(50)
-    first = [key for key, _ in _shadow_records(harness, 50)]
-    taken = set(harness.fleet()[0].status.partitions)
-    name = harness.fleet()[0].status.instance
-    [killed] = [each for each in harness.instances if name in each.text]
-    killed.kill()
-    repeated = [key for key in first if int(key.split(b"/")[0]) in taken]
-    again = [key for key, _ in _shadow_records(harness, 50 + len(repeated))]
-    assert len(set(first)) == 50
-    assert 0 < len(repeated) < 50
-    assert Counter(again) == Counter(first) + Counter(repeated)
+    """What an aborted transaction had answered is shadowed once more; each repeat has its key."""
+    proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
+    try:
+        _champion(harness, KAFKA__BOOTSTRAP_SERVERS=proxy.address)
+        _shadow(harness, 2.0)
+        proxy.refuse(END_TXN, TRANSACTION_ABORTABLE)
+        harness.send(50)
+        [instance] = harness.instances
+        aborted = wait_for("an abort", lambda: instance.lines("transaction.aborted"))
+        repeated = sum(line["answers"] for line in aborted)
+        assert 0 < repeated <= 50
+        keys = Counter(key for key, _ in _shadow_records(harness, 50 + repeated))
+        assert (len(keys), keys.total()) == (50, 50 + repeated)
+        assert set(keys.values()) <= {1, 2}
+        _assert_unharmed(harness, 50)
+    finally:
+        proxy.close()
 
 
 def _prepared(harness: Harness) -> tuple[int, ...]:
     return next((s.status.prepared for s in harness.fleet() if s.alive), ())
-
-
-def _with_shadow(harness: Harness, version: int) -> int:
-    return sum(version in s.status.prepared for s in harness.fleet() if s.alive)
 
 
 def test_a_shadow_topic_that_is_missing_harms_nothing_and_is_counted(harness: Harness) -> None:
