@@ -32,8 +32,11 @@ venv: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/modelwire demo $(ARGS)
 
+# Several at once, since most of a test is waiting. Each has a broker and an S3 server of its own.
+WORKERS ?= 3
+
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check

@@ -8,6 +8,7 @@ import pytest
 
 from deployment.commands import Start, Strategy
 from schemas.rejection import Reason
+from tests.broker_proxy import ADD_OFFSETS, TRANSACTION_ABORTABLE, BrokerProxy
 from tests.bundles import store_bundle
 from tests.fleet import Harness, wait_for
 from tests.trap_bundle import CRASH, HANG, store_trap
@@ -21,6 +22,9 @@ pytestmark = [
 ]
 
 GOOD = 40
+
+MANY = 10_000
+"""Refusals: more than there will be transactions."""
 
 
 def request(number: int, units: float) -> bytes:
@@ -72,19 +76,24 @@ def test_a_shadow_that_crashes_on_a_row_stops_no_answer(harness: Harness) -> Non
     harness.release(store_trap(harness.store, harness.model, 2.0), start=False)
     harness.command(Start(2, Strategy.SHADOW, "dark"))
     stop = threading.Event()
-    # The champion must not commit before the shadow has met the row, or it would never come again.
-    slow = {"CONSUMER__COMMIT_INTERVAL_MS": "5000", "CONSUMER__TRANSACTION_TIMEOUT_MS": "60000"}
-    keeper = threading.Thread(target=_restart_what_ends, args=(harness, slow, stop))
+    proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
+    # Nothing is committed before a shadow has left the row out, or it might never come again.
+    proxy.refuse(ADD_OFFSETS, *[TRANSACTION_ABORTABLE] * MANY)
+    behind = {"KAFKA__BOOTSTRAP_SERVERS": proxy.address}
+    keeper = threading.Thread(target=_restart_what_ends, args=(harness, behind, stop))
     keeper.start()
     try:
         wait_for("a shadow that is loaded", lambda: _shadows(harness), 60)
         units = [CRASH if number == 7 else float(number) for number in range(GOOD)]
         harness.send_raw([request(number, each) for number, each in enumerate(units)])
         wait_for("a shadow that left it out", lambda: _failed(harness), 120)
+        proxy.heal()
         forecasts = harness.forecasts(GOOD, seconds=60)
     finally:
         stop.set()
         keeper.join()
+        harness.close()
+        proxy.close()
     assert sorted(each.source.offset for each in forecasts) == list(range(GOOD))
     assert {each.version for each in forecasts} == {1}
     assert len(harness.instances) == 3
