@@ -1,9 +1,8 @@
 """Confinement: what a process of a ``sandbox`` takes from itself before it looks at a model.
 
 It dies with its parent, leaves no core, writes no file, opens nothing more (neither files nor sockets),
-has its time of CPU and its address space limited, yields to others, and is the first to go where memory
-is short: as far as the system can. The limits stop accidents; they are no prison for a model that is
-written to break out.
+has its time of CPU and its address space limited, and is the first to go where memory is short: as far
+as the system can. The limits stop accidents; they are no prison for a model that is written to break out.
 """
 
 import contextlib
@@ -13,9 +12,6 @@ import sys
 from pathlib import Path
 
 from adapters.processes import die_with_parent
-
-NICENESS = 5
-"""As the loader's thread: less would let the answering loop of a busy machine starve it."""
 
 LARGEST_WRITE = 64 * 1024
 """Most that may be written to a file: what a dying runtime says on stderr."""
@@ -29,8 +25,6 @@ def settle(parent: int) -> None:
     """What can be taken at once: to live on without ``parent``, and to be in others' way."""
     if not die_with_parent(parent):
         os._exit(0)
-    with contextlib.suppress(OSError):
-        os.nice(max(NICENESS - os.nice(0), 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -4,7 +4,8 @@
    the pipe for what it says. Its environment holds no credentials.
 2. It is in a process group of its own, and killed and waited for on every path (``close``). What else it
    may not do it takes from itself (``confinement``).
-3. It is started before the job is there, so that its imports cost no time (``hand_over``).
+3. It is started before the job is there, so that its imports cost no time (``hand_over``). It steps back
+   for everything else from its first moment.
 4. How it ended says whether the model brought it down: by a signal that a crash raises, or by an exit.
    Any other signal came from outside, such as the SIGKILL of a system short of memory.
 
@@ -25,8 +26,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+NICENESS = 19
+"""A start and a trial take most of a core for half a second, and each time slice of it is one that the
+broker's, the client's or the loop's threads wait for."""
+
 END_SECONDS = 2.0
 """How long a process that has closed its pipe may take to be gone."""
+
+NANO = 1e9
 
 LONGEST_LAST_WORDS = 300
 LARGEST_READ = 64 * 1024
@@ -58,6 +65,8 @@ class Sandbox:
                 self._process = _start(module, self._job, self._stderr, said)
             finally:
                 os.close(said)
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
             self._files = files.pop_all()
         self._poll = select.poll()
         self._poll.register(self._said, select.POLLIN)
@@ -94,6 +103,13 @@ class Sandbox:
         if self._poll.poll(seconds * 1_000):
             return os.read(self._said, LARGEST_READ)
         return None
+
+    def held_up(self) -> float:
+        """The seconds in which it wanted a processor so far and had none; 0 where that is not known."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            waited = Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]
+            return int(waited) / NANO
+        return 0.0
 
     def wait(self) -> int | None:
         """The code that it ended with, a signal's as a negative number; None where it goes on."""

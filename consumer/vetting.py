@@ -2,7 +2,8 @@
 
 1. The process (a ``sandbox``) gets the very bytes that were fetched. It has a limit of wall time, from
    when its interpreter is ready, sets itself others (``confinement``), and is ended on every path: also
-   where nobody wants the version any more.
+   where nobody wants the version any more. It steps back for everything else, so the time in which a
+   busy machine does not let it run is not held against it, up to ``LENIENCE`` times its limit.
 2. A verdict is believed. Without one the version falls from ``vet``: it hung, or it crashed the process
    (by a signal that a crash raises, or by an exit), and that is a strike against the digest; any other
    signal came from outside, such as the SIGKILL of a system short of memory, and says nothing of it.
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 3.0
 START_SECONDS = 30.0
 """How long the interpreter may take to be ready; a machine that is busy takes seconds."""
+
+LENIENCE = 5
 
 LONGEST_VERDICT = 64 * 1024
 
@@ -111,7 +114,7 @@ class Trial:
 
         Raises ``late`` after ``seconds``, and Overtaken once ``wanted`` says no.
         """
-        began = time.monotonic()
+        began, held_up = time.monotonic(), self._sandbox.held_up()
         while b"\n" not in self._heard:
             # Listening comes first: a process that was itself stopped meanwhile finds the verdict there.
             more = self._sandbox.listen(LOOK_SECONDS)
@@ -121,7 +124,8 @@ class Trial:
                     return False
                 continue
             taken = time.monotonic() - began
-            if taken > seconds:
+            excused = min(self._sandbox.held_up() - held_up, (LENIENCE - 1) * seconds)
+            if taken - excused > seconds:
                 raise late
             if taken > PATIENCE_SECONDS and not wanted():
                 raise Overtaken

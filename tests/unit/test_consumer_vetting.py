@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from consumer import vetting
 from consumer.memory import MIB
 from consumer.rungs import Again, Bundle, NotAdmitted, Rung
 from consumer.vetting import Overtaken, Trial
+from consumer.vetting_child import Verdict
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, decode_manifest
 from tests.bundles import make_bundle
 from tests.fleet import wait_for
@@ -119,6 +122,52 @@ def test_a_model_that_hangs_is_stopped_at_the_limit() -> None:
     assert (fallen.rung, fallen.again) == (Rung.VET, Again.STRIKE)
     assert "timed out" in fallen.reason
     assert "within 1 s (consumer.vet_timeout_ms)" in fallen.reason
+
+
+class BusyMachine:
+    """A clock, and a sandbox on it that has its verdict after 40 s, in ``held_up_share`` of which it
+    was not let run."""
+
+    def __init__(self, held_up_share: float) -> None:
+        self.now = 0.0
+        self._share = held_up_share
+        self._lines = [b"\n", msgspec.json.encode(Verdict(growth=7)) + b"\n"]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def hand_over(self, parts: Iterable[bytes]) -> None:
+        """Taken."""
+
+    def listen(self, seconds: float) -> bytes | None:
+        self.now += 1.0
+        is_due = len(self._lines) == 2 or self.now >= 40.0
+        return self._lines.pop(0) if is_due else None
+
+    def held_up(self) -> float:
+        return self.now * self._share
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+@pytest.mark.parametrize(
+    ("held_up_share", "seconds", "passes"),
+    [(0.9, 20.0, True), (0.1, 20.0, False), (0.9, 10.0, True), (0.9, 5.0, False)],
+)
+def test_time_without_a_processor_is_not_held_against_a_model(
+    monkeypatch: pytest.MonkeyPatch, held_up_share: float, seconds: float, passes: bool
+) -> None:
+    """Up to five times its limit: a machine that is busy for ever must not try one for ever."""
+    machine = BusyMachine(held_up_share)
+    monkeypatch.setattr(vetting, "Sandbox", lambda module: machine)
+    monkeypatch.setattr(vetting, "time", machine)
+    trial = Trial()
+    if passes:
+        assert _judge(trial, _good(), seconds=seconds) == 7
+    else:
+        with pytest.raises(NotAdmitted, match="timed out"):
+            _judge(trial, _good(), seconds=seconds)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others do not trap")
