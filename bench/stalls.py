@@ -1,7 +1,8 @@
 """Measures what many swaps do to one consumer under load: its memory, and how long its loop stands still.
 
 One instance answers a steady stream on a stack of its own while a model is swapped again and again, each
-from a new bundle that is fetched, tried, loaded and dropped again. In turns come a quiet second and a
+from a new bundle that is fetched, tried, loaded and dropped again. The consumer has one core, for the
+trials too, and the servers have another, where there are two. In turns come a quiet second and a
 swap, from the command to some time after the first answer under it.
 
 Memory: resident MB after each swap, and the growth per hundred swaps, which is the slope of a straight
@@ -34,6 +35,7 @@ from rich.table import Table
 
 from adapters.settings import load_settings
 from bench.answers import Answers, Seen
+from bench.cores import Cores
 from bench.traffic import Steady
 from modelwire.localstack.stack import Stack
 from tests.bundles import store_bundle
@@ -72,8 +74,9 @@ class Pair:
 class _Bench:
     """One run."""
 
-    def __init__(self, harness: Harness, megabytes: int) -> None:
+    def __init__(self, harness: Harness, megabytes: int, cores: Cores) -> None:
         self._harness = harness
+        self._cores = cores
         self._table_bytes = megabytes * 1024 * 1024
         self._answers = Answers(harness)
 
@@ -81,7 +84,8 @@ class _Bench:
         """The pairs, in order."""
         harness = self._harness
         harness.release(self._bundle(0))
-        consumer = harness.start(CONSUMER__COMMIT_INTERVAL_MS=str(COMMIT_MS))
+        with self._cores.measured():
+            consumer = harness.start(CONSUMER__COMMIT_INTERVAL_MS=str(COMMIT_MS))
         harness.wait_until_ready()
         requests = ((KEYS[n % len(KEYS)], good_request(n, "a")) for n in itertools.count())
         servers = harness.settings.kafka.bootstrap_servers
@@ -174,13 +178,15 @@ def stalls(swaps: int, rate: int, megabytes: int, output: str) -> None:
     """Measure memory and stalls over many swaps."""
     with tempfile.TemporaryDirectory() as folder:
         state_dir = Path(folder) / "stack"
-        Stack.up(state_dir, quiet=output == "json")
+        info = Stack.up(state_dir, quiet=output == "json")
         harness = None
         try:
             store = (Path(folder) / "store").as_uri()
             settings = load_settings(state_dir=state_dir, store_url=store)
             harness = Harness(settings, environment_of(settings), MODEL, Path(folder))
-            pairs = _Bench(harness, megabytes).run(swaps, rate)
+            cores = Cores(list(info.pids.values()))
+            with cores.parted():
+                pairs = _Bench(harness, megabytes, cores).run(swaps, rate)
         finally:
             if harness is not None:
                 harness.close()
