@@ -1,4 +1,4 @@
-"""What all tests share: one real Kafka broker and one real S3 server, started once.
+"""What all tests of a worker share: one real Kafka broker and one real S3 server, started once.
 
 Tests isolate themselves by names: ``model`` is a model name that no other test has, and so are its
 topics, groups and store prefix.
