@@ -24,6 +24,7 @@ from consumer.shadow import ShadowScorer
 from deployment.ledger import StampVerdict
 from deployment.routing import Routing
 from deployment.state import Deployment, Release, Standing
+from schemas.fleet import Refused
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import Headers, Reason, read_rejection
 from scoring.batch import ForecastAnswer, Incoming
@@ -231,6 +232,14 @@ def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
     scene.service._run(scene.service.answering.transactions.commit())
     assert scene.stream.said[-2:] == [("answer", (7, 1)), ("commit", ({}, "log:1:head"))]
     assert scene.service.answering.transactions.reasons == {Reason.ANSWER_TOO_LARGE: 1}
+
+
+def test_a_version_that_memory_is_short_for_is_not_refused_for_good() -> None:
+    """It may fit in a moment, so the loop goes on waiting for it; any other rung is final."""
+    scene = Scene()
+    short, wrong = Refused(2, "memory", "too little"), Refused(3, "golden", "other numbers")
+    scene.loader.report = Report((1,), (short, wrong), (1,))
+    assert scene.service._look().refused == {3: "golden: other numbers"}
 
 
 @pytest.mark.parametrize("membership", ["static", "dynamic"])
