@@ -7,7 +7,9 @@ is the group's side; the transactional producer is in ``answer_writer``, errors 
    the classic protocol (cooperative-sticky). A static member has a stable name: a restarted slot gets its
    partitions back at once.
 2. An offset is committed with a stamp beside it. On assignment both come from the same answer of the
-   broker, and a record is read only once they are known.
+   broker, and a record is read only once they are known. The broker keeps them back while a transaction
+   that has offsets of the partition is open, such as that of a peer that died: then the partition is
+   *unsettled*. It is asked for again and again, and the others are answered meanwhile.
 3. ``leave`` is an explicit leave, also of a static member (measured: librdkafka sends LeaveGroup on
    ``unsubscribe``, and does not for a static member on ``close``). ``close`` leaves a static member's
    place in the group until its session times out, so that a restart costs no rebalance.
@@ -22,8 +24,9 @@ is the group's side; the transactional producer is in ``answer_writer``, errors 
    the leaving commits.
 """
 
+import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -43,6 +46,7 @@ from adapters.kafka import NotPermitted, open_client, topic_names
 from adapters.settings import Membership, Settings
 from adapters.stream_calls import CALL_SECONDS, PAUSE_SECONDS, Calls, StreamFailed, is_final
 from adapters.stream_config import consumer_config, group_of
+from adapters.unsettled import Unsettled
 from schemas.errors import ModelwireError
 from schemas.rejection import Headers
 
@@ -57,6 +61,16 @@ __all__ = [
 ]
 
 log = structlog.get_logger()
+
+
+SETTLED_SECONDS = 0.5
+"""How long the broker is given to say what is committed of all partitions that were assigned."""
+
+PROBE_SECONDS = 0.1
+"""And of a single one of them, where it did not."""
+
+PROBES = 8
+"""Partitions that are asked for one by one at a time."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,7 @@ class RequestStream:
         """Hand over a forecast. Bound here, since each answer costs a call."""
         self._failure: ModelwireError | None = None
         self._assigned: set[int] = set()
+        self._unsettled = Unsettled()
         self._cover = Cover()
         self._consumer: Consumer = open_client(Consumer, consumer_config(settings, model, instance))
 
@@ -186,8 +201,11 @@ class RequestStream:
 
     def fetch(self, limit: int, wait_seconds: float, fill_seconds: float) -> list[Fetched]:
         """Up to ``limit`` records: waits for the first one, then a while for the batch to fill."""
-        if self._cover.is_due(time.monotonic()):
+        now = time.monotonic()
+        if self._cover.is_due(now):
             self._see_to_cover()
+        if self._unsettled.is_due(now):
+            self._settle()
         messages = self._consume(1, wait_seconds)
         if messages and limit > 1:
             messages += self._consume(limit - 1, fill_seconds)
@@ -263,15 +281,17 @@ class RequestStream:
                 # transaction; measured, ours was ended in the meantime, and this process with it.
                 if self._writer.in_transaction:
                     self._listener.revoked(())
-                found = self._read_committed(partitions)
-                paused = self._listener.assigned(found)
+                found = self._read_settled(partitions)
+                self._unsettled.found(paused, found, time.monotonic())
+                waiting = self._listener.assigned(found)
+                paused = {*self._unsettled.partitions, *waiting}.intersection(paused)
         except ModelwireError as error:
             self._failure = error  # an exception must not pass through librdkafka's callback
         self._assigned.update(each.partition for each in partitions)
         self._cover.changed(time.monotonic())
         for each in partitions:
             held = found.get(each.partition)
-            each.offset = held.offset if held is not None and held.offset else OFFSET_BEGINNING
+            each.offset = OFFSET_BEGINNING if held is None else _first_of(held)
         consumer.incremental_assign(partitions)
         if paused:
             self.pause(paused)
@@ -294,21 +314,54 @@ class RequestStream:
         except ModelwireError as error:
             self._failure = error
         self._assigned.difference_update(numbers)
+        self._unsettled.forget(numbers)
         self._cover.changed(time.monotonic())
         consumer.incremental_unassign(partitions)
 
-    def _read_committed(self, partitions: list[TopicPartition]) -> dict[int, Committed]:
-        def ask(timeout: float) -> dict[int, Committed]:
-            answers = self._consumer.committed(partitions, timeout=timeout)
-            for answer in answers:
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
-            return {
-                answer.partition: Committed(max(answer.offset, 0), answer.metadata or "")
-                for answer in answers
-            }
+    def _settle(self) -> None:
+        """Take over those of the unsettled partitions whose offsets are known now."""
+        asked = random.sample(sorted(self._unsettled.partitions), k=self._unsettled.count(PROBES))
+        found = self._probe(self._request_partitions(asked))
+        complaint = self._unsettled.found(asked, found, time.monotonic())
+        if complaint:
+            log.warning("partitions.unsettled", **complaint)
+        if not found:
+            return
+        waiting = self._listener.assigned(found)
+        self.seek({partition: _first_of(held) for partition, held in found.items()})
+        self.resume([partition for partition in found if partition not in waiting])
 
-        return self._calls.repeat("read the committed offsets", ask, every_error=True)
+    def _read_settled(self, partitions: Sequence[TopicPartition]) -> dict[int, Committed]:
+        """What is committed of those partitions for which the broker says it at once."""
+        found = self._ask_settled(partitions, SETTLED_SECONDS)
+        return self._probe(partitions[:PROBES]) if found is None else found
+
+    def _probe(self, partitions: Sequence[TopicPartition]) -> dict[int, Committed]:
+        one_by_one = [self._ask_settled([each], PROBE_SECONDS) for each in partitions]
+        return {place: held for found in one_by_one if found for place, held in found.items()}
+
+    def _ask_settled(
+        self, partitions: Sequence[TopicPartition], seconds: float
+    ) -> dict[int, Committed] | None:
+        try:
+            with self._calls.watching("read the committed offsets"):
+                return self._ask_committed(partitions, seconds)
+        except KafkaException as error:
+            if is_final(error.args[0]):
+                raise self._calls.failed(error.args[0], "read the committed offsets") from error
+            return None
+
+    def _ask_committed(
+        self, partitions: Sequence[TopicPartition], seconds: float
+    ) -> dict[int, Committed]:
+        answers = self._consumer.committed(list(partitions), timeout=seconds)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {
+            answer.partition: Committed(max(answer.offset, 0), answer.metadata or "")
+            for answer in answers
+        }
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -392,7 +445,11 @@ class RequestStream:
     def _mend_position(self, partition: int) -> None:
         """The broker has nothing at our offset: requests expired, or the topic was made anew."""
         place = TopicPartition(self._topics.requests, partition)
-        committed = self._read_committed([place])[partition].offset
+        committed = self._calls.repeat(
+            "read the committed offsets",
+            lambda timeout: self._ask_committed([place], timeout)[partition].offset,
+            every_error=True,
+        )
         low, high = self._calls.repeat(
             "find the ends of the request topic",
             lambda timeout: self._consumer.get_watermark_offsets(place, timeout=timeout),
@@ -413,3 +470,8 @@ class RequestStream:
 
     def _request_partitions(self, partitions: Collection[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topics.requests, partition) for partition in partitions]
+
+
+def _first_of(held: Committed) -> int:
+    """Where reading goes on; from offset 0 it is the first one that there is."""
+    return held.offset or OFFSET_BEGINNING
