@@ -46,7 +46,7 @@ check: $(STAMP)
 
 # The sizes reach the run as environment variables. Its last line is a JSON object.
 chaos: $(STAMP)
-	@status=0; $(BIN)/python -m pytest -m chaos $(ARGS) || status=$$?; \
+	@status=0; $(BIN)/python -m pytest -m "chaos or slow" $(ARGS) || status=$$?; \
 	  $(BIN)/python -m tests.chaos.run || status=$$?; exit $$status
 
 bench: $(STAMP)

@@ -6,8 +6,9 @@
    or ends the process; it is never rewound.
 3. What would fail again in the next transaction is never ``MustAbort``: such a process would abort for
    ever.
-4. Nothing reports a delivery: it would cost a call for each answer. librdkafka itself says why a record
-   was not taken, as the error of every later call of its transaction.
+4. Nothing reports a delivery: it would cost a call for each answer. What the broker refused is the error
+   of every later call of the transaction, by its name and with the topic. Of records that nobody took in
+   time such a call only says how many.
 5. The queue has a limit in bytes. Records are made as large as the topics took them when this object was
    made (``record_limit``); a topic that takes smaller ones than it took then ends the process.
 """

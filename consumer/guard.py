@@ -36,9 +36,7 @@ AGAIN_SECONDS = 10.0
 """Between two tries of one instance."""
 
 NAMED_LACKS = 3
-"""How many of the reasons stand in the event; each is cut, since an event's text is bounded."""
-
-LONGEST_LACK = 300
+"""How many of those that lack stand in the event, each with its rung; why is on the fleet topic."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _reason(deployment: Deployment, rollout: Rollout, fleet: Fleet, seconds: flo
     versions = " and ".join(f"{deployment.model}:{version}" for version in asked)
     least = max(1, least_ready(len(fleet), rollout.min_ready))
     missing = lacks(fleet, asked)
-    lines = [str(lack)[:LONGEST_LACK] for lack in missing[:NAMED_LACKS]]
+    lines = [lack.brief for lack in missing[:NAMED_LACKS]]
     if len(missing) > NAMED_LACKS:
         lines.append(f"{len(missing) - NAMED_LACKS} more")
     return (

@@ -58,6 +58,12 @@ class Lack:
     def __str__(self) -> str:
         return f"{self.instance}: version {self.version} {self.why}"
 
+    @property
+    def brief(self) -> str:
+        """The same with the rung alone: what a model said of itself is not for a log kept for ever."""
+        rung, colon, _ = self.why.partition(":")
+        return f"{self.instance}: version {self.version} {rung}{')' if colon else ''}"
+
 
 def lacks(fleet: Fleet, versions: Collection[int]) -> tuple[Lack, ...]:
     """One line for each live instance and version that it has not prepared."""
