@@ -62,8 +62,8 @@ def carried_on(counts: Counts, snapshot: Snapshot) -> dict[TallyName, Count]:
     return {which: count for which, count in counts.items() if which.rollout == champion.rollout}
 
 
-ROW_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
-"""A batch has at most ``batch_size`` rows, 500 as it is shipped."""
+ROW_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 512, 1_000, 2_000, 5_000)
+"""A batch has at most ``batch_size`` rows, 512 as it is shipped."""
 
 SCORE_BOUNDS = (
     0.0005,

@@ -105,7 +105,7 @@ def test_a_release_is_heard_far_behind(harness: Harness) -> None:
     print(f"\nheard after {[f'{each.total_seconds():.3f}' for each in seconds]} s")
     assert answered_later, "it was still behind"
     # Whoever starves the follower starves it each time; a slow moment of the machine strikes once.
-    assert min(seconds) <= HEARD
+    assert sorted(seconds)[1] <= HEARD
 
 
 def _events(harness: Harness) -> list[Recorded]:
