@@ -8,7 +8,8 @@
    becomes its default (null where it has none), null becomes ``null_as`` or NaN, and a date the days
    since 1970-01-01. The row itself stays what the caller wrote.
 3. An output tensor of another shape or element type than the contract says is an error of the model:
-   nothing is cast silently. A value that is not finite rejects its own row only.
+   nothing is cast silently, and ``scoring.runs`` finds the rows that bring it about. A value that is
+   not finite rejects its own row only.
 
 Both directions are compiled once for a contract. Columns are taken by transposing the rows at once:
 it costs a quarter of reading attributes one by one.
@@ -145,10 +146,8 @@ def compile_outputs(contract: Contract) -> ReadOutputs:
     )
 
     def read_outputs(arrays: Sequence[Any], count: int) -> list[OutputRow | Rejected]:
-        if len(arrays) != len(tensors):
-            raise WrongOutput(f"the model gave {len(arrays)} outputs, not {len(tensors)}")
-        given = dict(zip(tensors, arrays, strict=True))
-        taken = [_take(output, given[output.tensor], count) for output in outputs]
+        length = padded(count)
+        taken = [column[:count] for column in _columns(outputs, tensors, arrays, length)]
         entries: list[OutputRow | Rejected] = list(
             map(shape, *(column.tolist() for column in taken))
         )
@@ -164,8 +163,25 @@ def compile_outputs(contract: Contract) -> ReadOutputs:
     return read_outputs
 
 
-def _take(output: Output, array: Any, count: int) -> Array:
-    """The output's values for the first ``count`` rows, ``[count]``."""
+def check_outputs(contract: Contract, arrays: Sequence[Any], length: int) -> None:
+    """Raises WrongOutput where the tensors of a run on ``length`` rows, padded or not, are wrong.
+
+    ``arrays`` are in the order of ``output_tensors``.
+    """
+    _columns(contract.outputs, output_tensors(contract), arrays, length)
+
+
+def _columns(
+    outputs: Sequence[Output], tensors: Sequence[str], arrays: Sequence[Any], length: int
+) -> list[Array]:
+    """Each output's values, ``[length]``."""
+    if len(arrays) != len(tensors):
+        raise WrongOutput(f"the model gave {len(arrays)} outputs, not {len(tensors)}")
+    given = dict(zip(tensors, arrays, strict=True))
+    return [_column(output, given[output.tensor], length) for output in outputs]
+
+
+def _column(output: Output, array: Any, length: int) -> Array:
     where = f"output {output.name!r}: tensor {output.tensor!r}"
     if not isinstance(array, np.ndarray):
         raise WrongOutput(f"{where} is a {type(array).__name__}, not a tensor")
@@ -173,13 +189,13 @@ def _take(output: Output, array: Any, count: int) -> Array:
     if array.dtype != dtype:
         raise WrongOutput(f"{where} is of {array.dtype}; the contract says {dtype}")
     column = output.column
-    fits = array.shape[:1] == (padded(count),) and (
+    fits = array.shape[:1] == (length,) and (
         array.shape[1:] in ((), (1,)) if column is None else array.ndim == 2
     )
     if not fits or (column is not None and column >= array.shape[1]):
         said = "[N] or [N, 1]" if column is None else f"[N, k] with a column {column}"
         raise WrongOutput(
-            f"{where} has shape {list(array.shape)} for N = {padded(count)}; the contract says {said}"
+            f"{where} has shape {list(array.shape)} for N = {length}; the contract says {said}"
         )
     values: Array = array.reshape(-1) if column is None else array[:, column]
-    return values[:count]
+    return values

@@ -11,8 +11,8 @@ For every request, in this order:
 A request that is good at first sight (``schemas.first_look``) takes the short way through 1 and 3.
 
 Whatever goes wrong with one request rejects that request and no other, and does not change a bit of
-the others' answers. Where a model fails on a batch, the rows at fault are found by runs whose outputs
-are thrown away, and the rest is run again (``scoring.runs``).
+the others' answers. Where a model fails on a batch, or gives too few outputs for it, the rows at fault
+are found by runs whose outputs are thrown away, and the rest is run again (``scoring.runs``).
 
 A shadow takes the same way for its share of the requests, with its own version in place of the routed
 one (``shadow_answers``). It leaves out what is no request, which the answer rejects, and what that

@@ -274,6 +274,10 @@ _VALUES: dict[str, tuple[Reason, Callable[[int], bytes | None]]] = {
         R.MODEL_FAILED,
         lambda n: request(n, shelf=b"%d" % (SHELVES + n)),
     ),
+    "a row that the model drops": (
+        R.MODEL_FAILED,
+        lambda n: request(n, shelf=b"%d" % (-1 - n % SHELVES)),
+    ),
 }
 
 POISON: tuple[Poison, ...] = tuple(

@@ -1,7 +1,8 @@
 """The bundle that the requests of ``tests.poison`` are for: its contract has a field of every type.
 
 It answers ``units / count + open + price + table[shelf]``: a count of 0 gives a forecast that is not
-finite, and a shelf that is not in the table makes the model fail.
+finite, a shelf that is not in the table makes the model fail, and one below 0 is dropped: the model gives
+an output less than it got rows.
 """
 
 from datetime import UTC, date, datetime
@@ -115,8 +116,10 @@ def graph() -> bytes:
         helper.make_node("Mul", ["date", "nothing"], ["no_day"]),
         helper.make_node("Cast", ["no_day"], ["day_weight"], to=TensorProto.FLOAT),
         helper.make_node(
-            "Sum", ["shelved", "item_weight", "size_weight", "day_weight"], ["forecast"]
+            "Sum", ["shelved", "item_weight", "size_weight", "day_weight"], ["weighed"]
         ),
+        helper.make_node("GreaterOrEqual", ["shelf", "nothing"], ["is_kept"]),
+        helper.make_node("Compress", ["weighed", "is_kept"], ["forecast"], axis=0),
     ]
     kinds = {
         "item": TensorProto.STRING,

@@ -100,6 +100,44 @@ def test_neighbours_answer_as_if_no_poison_lay_between_them(number: int) -> None
     assert [bits(each) for each in found[::2]] == alone
 
 
+DROPPED = request(0, shelf=b"-1")
+
+
+@pytest.mark.parametrize("size", [2, 9, 64, 65, 200, 512])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0], ids=["first", "middle", "last"])
+def test_a_row_that_the_graph_drops_costs_its_neighbours_nothing(size: int, share: float) -> None:
+    """One output is missing for the whole batch; its row is found, and the rest has its own bits."""
+    place = round(share * (size - 1))
+    values = [request(number) for number in range(size)]
+    whole = [bits(each) for each in answers(values)]
+    values[place] = DROPPED
+    found = answers(values)
+    dropped = found.pop(place)
+    assert isinstance(dropped, RejectionAnswer)
+    assert dropped.rejection.reason == Reason.MODEL_FAILED
+    assert "'forecast' has shape [0]" in dropped.rejection.detail
+    assert [bits(each) for each in found] == whole[:place] + whole[place + 1 :]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([request(1), request(6), DROPPED, request(0, shelf=b"99")]), max_size=200
+    )
+)
+def test_rows_that_raise_and_rows_that_are_dropped_are_told_apart_in_one_batch(
+    values: list[bytes],
+) -> None:
+    """Whatever the mixture, each request has the answer that it has alone."""
+    alone = {value: answers([value])[0] for value in set(values)}
+    for value, each in zip(values, answers(values), strict=True):
+        if isinstance(alone[value], ForecastAnswer):
+            assert bits(each) == bits(alone[value])
+        else:
+            assert isinstance(each, RejectionAnswer)
+            assert each.rejection.reason == Reason.MODEL_FAILED
+
+
 NEAR = [request(7), inputs(7), envelope(7, requested_at=b'"2011-12-09T10:00:00Z"')]
 NEAR += [value for each in (*POISON, *GOOD) if (value := each.make(7)) and len(value) < 1_000]
 
