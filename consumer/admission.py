@@ -110,31 +110,43 @@ class Admission:
         self._openings = Openings(limits.folder and limits.folder / "openings" / name)
         self._growths: dict[str, int] = {}
 
-    def admit(self, version: int, digest: str, wanted: Callable[[], bool]) -> Admitted:
-        """Take a version up the ladder. Raises NotAdmitted, or Overtaken once ``wanted`` says no."""
+    def admit(
+        self,
+        version: int,
+        digest: str,
+        wanted: Callable[[], bool],
+        *,
+        beside_answers: bool = True,
+    ) -> Admitted:
+        """Take a version up the ladder. Raises NotAdmitted, or Overtaken once ``wanted`` says no.
+
+        ``beside_answers``: this process answers meanwhile, and the trial steps back for that.
+        """
         problem = self._openings.problem(digest)
         if problem is not None:
             raise NotAdmitted(Rung.LOAD, problem, Again.MENDED)
         try:
             with self._turns.beside_others(lambda: _go_on(wanted)):
-                return self._climb(version, digest, wanted)
+                return self._climb(version, digest, wanted, beside_answers)
         except NotAdmitted as fallen:
             others = self._budget.is_shared and self._turns.are_known
             if fallen.rung is not Rung.MEMORY or not others:
                 raise
         with self._turns.alone(lambda: _go_on(wanted)):
-            return self._climb(version, digest, wanted)
+            return self._climb(version, digest, wanted, beside_answers)
 
     def close(self) -> None:
         """The process ends of its own will. From any thread."""
         self._openings.close()
 
-    def _climb(self, version: int, digest: str, wanted: Callable[[], bool]) -> Admitted:
+    def _climb(
+        self, version: int, digest: str, wanted: Callable[[], bool], beside_answers: bool
+    ) -> Admitted:
         began = time.monotonic()
         deadline = began + self._limits.seconds
         manifest = self._asked(lambda: self._manifest(digest), deadline, wanted)
         self._check_room(digest, manifest)
-        with self._trial(digest) as trial:
+        with self._trial(digest, beside_answers) as trial:
             bundle = self._asked(lambda: self._bundle(digest, manifest), deadline, wanted)
             is_fetched = time.monotonic()
             if trial is not None:
@@ -204,12 +216,12 @@ class Admission:
             raise NotAdmitted(Rung.MEMORY, problem)
 
     @contextmanager
-    def _trial(self, digest: str) -> Iterator[Trial | None]:
+    def _trial(self, digest: str, beside_answers: bool) -> Iterator[Trial | None]:
         """A process to try the bundle in; None where it has been tried."""
         if digest in self._growths:
             yield None
             return
-        with Trial() as trial:
+        with Trial(beside_answers=beside_answers) as trial:
             yield trial
 
     @contextmanager

@@ -7,13 +7,15 @@ shadow is asked for (``also_in_use``) before anything is dropped, and ``look_aga
 What was dropped is given back to the system at once; nothing in a version refers to itself, so that no
 collector has to find it first.
 
-The follower hands in what it reads by ``consider``; the newest deployment wins, and a version that is
-not the most urgent one any more is given up while it waits for the store or is tried for long. What can
-be answered with is published as ``ready``: one reference, replaced by one assignment, never taken back;
-at the same revision again where one more of its shadows is loaded. A failed admission changes nothing
-but ``report`` and the counts. Which version to load, to judge, to keep and to apply is decided in
-``plan``, when one that fell is tried again in ``retries``; a version that only had to be judged is let go
-as soon as it passed, so that never more than one of them is in memory.
+The follower hands in what it reads by ``consider``; the newest deployment wins. A version is given up,
+while it waits for the store or is tried for long, where nobody needs its verdict any more, or where one
+that was never tried is more urgent. One that fell before does not count: it is due again every few
+seconds, and no trial that takes longer would ever end beside it. What can be answered with is published
+as ``ready``: one reference, replaced by one assignment, never taken back; at the same revision again
+where one more of its shadows is loaded. A failed admission changes nothing but ``report`` and the counts.
+Which version to load, to judge, to keep and to apply is decided in ``plan``, when one that fell is tried
+again in ``retries``; a version that only had to be judged is let go as soon as it passed, so that never
+more than one of them is in memory.
 """
 
 import math
@@ -21,7 +23,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -140,20 +142,34 @@ class Loader:
 
     def _most_urgent(self) -> int | None:
         """The version to admit next; None where nothing is left to do."""
-        newest = self._newest
-        if newest is None or self._stopping:
-            return None
-        kept = plan.to_load(newest)
-        for version in plan.to_judge(newest):
-            is_kept = version in kept
-            is_done = version in self._loaded or (version in self._passed and not is_kept)
+        for version, is_kept in self._not_done():
             fall = self._fallen.get(version)
-            if not is_done and (
+            if (
                 fall is None
                 or fall.again_at(self._again_seconds, is_wanted=is_kept) <= time.monotonic()
             ):
                 return version
         return None
+
+    def _goes_on(self, version: int) -> bool:
+        """Whether the admission of ``version``, which is under way, is to come to its end."""
+        for other, _ in self._not_done():
+            if other == version:
+                return True
+            if other not in self._fallen:
+                return False
+        return False
+
+    def _not_done(self) -> Iterator[tuple[int, bool]]:
+        """The versions without what is wanted of them, most urgent first, and whether each is kept."""
+        newest = self._newest
+        if newest is None or self._stopping:
+            return
+        kept = plan.to_load(newest)
+        for version in plan.to_judge(newest):
+            is_kept = version in kept
+            if version not in self._loaded and (is_kept or version not in self._passed):
+                yield version, is_kept
 
     def _try(self, version: int) -> None:
         newest = self._newest
@@ -161,7 +177,10 @@ class Loader:
         digest = newest.releases[version].digest
         try:
             admitted = self._admission.admit(
-                version, digest, wanted=lambda: self._most_urgent() == version
+                version,
+                digest,
+                wanted=lambda: self._goes_on(version),
+                beside_answers=self.ready is not None,
             )
         except Overtaken:
             log.info("model.overtaken", version=version)

@@ -13,14 +13,18 @@
    is met by it three times, as a row that takes all memory is, it is at fault.
 
 A row for which there is no memory is at fault where it would have ended the consumer. The bytes come from
-where bundles are; where they cannot be had, the error ends the consumer, and the slot's next life tries
-again. ``go_on`` is asked all the time; once it says no, ``Stopped`` is raised.
+where bundles are; where they cannot be had in time, the error ends the consumer, and the slot's next life
+tries again. ``go_on`` is asked all the time, while they are read as well, which therefore happens on a
+thread of its own; once it says no, ``Stopped`` is raised.
+
+The answering loop waits for these processes, so they step back for nobody.
 """
 
 import math
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -29,11 +33,17 @@ import psutil
 
 from adapters.bundles import Bundles
 from adapters.processes import signal_name
+from adapters.timed_reads import reading_by
 from consumer.probe_child import DONE, OVER, READY, Job
 from consumer.sandbox import CRASHES, Sandbox
+from consumer.threads import thread_of
 from schemas.errors import ModelwireError
 from schemas.manifest import MODEL_NAME, Manifest, encode_manifest
 from scoring.snapshot import LoadedVersion
+
+READ_SECONDS = 120.0
+"""For the bundle, which is mostly in this machine's cache. Less than the five minutes after which the
+group takes a loop that fetches nothing for dead, and more than the loader usually has for it."""
 
 START_SECONDS = 60.0
 """For the process to start and load the model, which was done before in a second or two."""
@@ -91,9 +101,7 @@ class SandboxProbe:
 
     def deadly(self, version: LoadedVersion, inputs: Sequence[bytes]) -> frozenset[int]:
         """The places of ``inputs`` that crash or hang the model. Raises ModelwireError, Stopped."""
-        manifest = self._bundles.read_manifest(version.digest)
-        model = self._bundles.read_file(version.digest, manifest, MODEL_NAME)
-        bundle = _Bundle(version.digest, manifest, model)
+        bundle = self._read(version.digest)
         if self._run(bundle, inputs, one_by_one=False).end is _End.DONE:
             return frozenset()
         deadly = self._one_by_one(bundle, inputs)
@@ -104,6 +112,29 @@ class SandboxProbe:
         ):
             deadly.update(left)
         return frozenset(deadly)
+
+    def _read(self, digest: str) -> "_Bundle":
+        """The bundle, read elsewhere: one read of a slow store may take all of the time."""
+        found: Future[_Bundle] = Future()
+        deadline = time.monotonic() + READ_SECONDS
+
+        def read() -> None:
+            try:
+                with reading_by(deadline):
+                    manifest = self._bundles.read_manifest(digest)
+                    model = self._bundles.read_file(digest, manifest, MODEL_NAME)
+                found.set_result(_Bundle(digest, manifest, model))
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                found.set_exception(error)
+
+        thread_of("probe-read", read).start()
+        while not wait([found], LOOK_SECONDS).done:
+            self._ask()
+        return found.result()
+
+    def _ask(self) -> None:
+        if not self._go_on():
+            raise Stopped
 
     def _one_by_one(self, bundle: "_Bundle", inputs: Sequence[bytes]) -> set[int]:
         deadly: set[int] = set()
@@ -152,7 +183,7 @@ class SandboxProbe:
             one_by_one=one_by_one,
         )
         try:
-            with Sandbox("consumer.probe_child") as sandbox:
+            with Sandbox("consumer.probe_child", niceness=None) as sandbox:
                 sandbox.hand_over([msgspec.json.encode(job), b"\n", manifest, bundle.model, *rows])
                 return self._follow(sandbox)
         except OSError as error:
@@ -165,8 +196,7 @@ class SandboxProbe:
         said = b""
         watch = _Watch(sandbox.pid)
         while not said.endswith(DONE):
-            if not self._go_on():
-                raise Stopped
+            self._ask()
             more = sandbox.listen(LOOK_SECONDS)
             if more:
                 said += more

@@ -4,8 +4,9 @@
    the pipe for what it says. Its environment holds no credentials.
 2. It is in a process group of its own, and killed and waited for on every path (``close``). What else it
    may not do it takes from itself (``confinement``).
-3. It is started before the job is there, so that its imports cost no time (``hand_over``). It steps back
-   for everything else from its first moment.
+3. It is started before the job is there, so that its imports cost no time (``hand_over``). Where nobody
+   waits for it, it steps back for everything else (``niceness``), from right after it was started: long
+   before it has a job.
 4. How it ended says whether the model brought it down: by a signal that a crash raises, or by an exit.
    Any other signal came from outside, such as the SIGKILL of a system short of memory.
 
@@ -25,10 +26,6 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-NICENESS = 19
-"""A start and a trial take most of a core for half a second, and each time slice of it is one that the
-broker's, the client's or the loop's threads wait for."""
 
 END_SECONDS = 2.0
 """How long a process that has closed its pipe may take to be gone."""
@@ -53,9 +50,12 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Sandbox:
-    """One process of ``python -m <module>``, started at once. ``close`` ends it. Raises OSError."""
+    """One process of ``python -m <module>``, started at once. ``close`` ends it. Raises OSError.
 
-    def __init__(self, module: str) -> None:
+    ``niceness`` is its own, where the system lets it; None for that of the thread that starts it.
+    """
+
+    def __init__(self, module: str, *, niceness: int | None) -> None:
         with contextlib.ExitStack() as files:
             self._job = files.enter_context(_nameless_file())
             self._stderr = files.enter_context(_nameless_file())
@@ -65,8 +65,9 @@ class Sandbox:
                 self._process = _start(module, self._job, self._stderr, said)
             finally:
                 os.close(said)
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+            if niceness is not None:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
             self._files = files.pop_all()
         self._poll = select.poll()
         self._poll.register(self._said, select.POLLIN)

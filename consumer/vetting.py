@@ -2,14 +2,15 @@
 
 1. The process (a ``sandbox``) gets the very bytes that were fetched. It has a limit of wall time, from
    when its interpreter is ready, sets itself others (``confinement``), and is ended on every path: also
-   where nobody wants the version any more. It steps back for everything else, so the time in which a
-   busy machine does not let it run is not held against it, up to ``LENIENCE`` times its limit.
+   where nobody wants the version any more. It steps back for everything else, as soon as this process has
+   something to answer with. The time in which a busy machine does not let it run is not held against it,
+   up to ``LENIENCE`` times its limit.
 2. A verdict is believed. Without one the version falls from ``vet``: it hung, or it crashed the process
    (by a signal that a crash raises, or by an exit), and that is a strike against the digest; any other
    signal came from outside, such as the SIGKILL of a system short of memory, and says nothing of it.
-3. What is nearly done is not given up: a good model takes less than ``PATIENCE_SECONDS`` (0.3 s on a
-   machine with time), and a log that names another version every moment would keep every one of them
-   from its verdict.
+3. What is nearly done is not given up: a good model takes less than ``PATIENCE_SECONDS`` (0.3 s) of the
+   time in which it is let run, and a log that names another version every moment would keep every one of
+   them from its verdict.
 """
 
 import math
@@ -35,6 +36,10 @@ START_SECONDS = 30.0
 
 LENIENCE = 5
 
+NICENESS = 19
+"""A start and a trial take most of a core for half a second, and each time slice of it is one that the
+broker's, the client's or the loop's threads wait for."""
+
 LONGEST_VERDICT = 64 * 1024
 
 
@@ -45,14 +50,17 @@ class Overtaken(Exception):
 class Trial:
     """One process, started at once so that it is ready when the bytes are. ``close`` ends it.
 
-    Raises NotAdmitted where no process can be started.
+    It steps back as far as it can where this process answers meanwhile (``beside_answers``), else as far
+    as the thread that starts it. Raises NotAdmitted where no process can be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside_answers: bool = True) -> None:
         self._heard = b""
         self._line = b""
         try:
-            self._sandbox = Sandbox("consumer.vetting_child")
+            self._sandbox = Sandbox(
+                "consumer.vetting_child", niceness=NICENESS if beside_answers else None
+            )
         except OSError as error:
             raise NotAdmitted(
                 Rung.VET, f"no process could be started to try it: {error}", Again.MENDED
@@ -123,9 +131,9 @@ class Trial:
                 if not more or len(self._heard) > LONGEST_VERDICT:
                     return False
                 continue
-            taken = time.monotonic() - began
             excused = min(self._sandbox.held_up() - held_up, (LENIENCE - 1) * seconds)
-            if taken - excused > seconds:
+            taken = time.monotonic() - began - excused
+            if taken > seconds:
                 raise late
             if taken > PATIENCE_SECONDS and not wanted():
                 raise Overtaken

@@ -1,14 +1,18 @@
 """The loader: newest first, one refusal changes nothing, and only its thread drops a model."""
 
 import errno
+import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import psutil
 import pytest
 import structlog
 
@@ -18,6 +22,8 @@ from consumer.admission import Limits
 from consumer.memory import MIB, resident_bytes
 from consumer.models import Loader
 from consumer.retries import STRUCK_SECONDS
+from consumer.threads import NICENESS
+from consumer.vetting import NICENESS as TRIAL_NICENESS
 from deployment.state import Deployment, Release, Rollout, Standing, empty
 from scoring.snapshot import Snapshot
 from tests.bundles import store_bundle
@@ -444,6 +450,83 @@ def test_what_hangs_is_tried_twice_and_then_left_alone_for_long(store: _Patchy) 
     assert loader.refused_total == {"vet": 2}
     assert loader.ready is not None
     assert loader.ready.champion.version == 1
+    loader.stop()
+
+
+def test_what_fell_does_not_overtake_a_trial(
+    store: _Patchy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion's bundle is gone and it is due every moment; what hangs still gets its strike."""
+    monkeypatch.setattr("consumer.vetting.PATIENCE_SECONDS", 0.1)
+    loader = _loader(store, replace(LIMITS, vet_seconds=2.0, again_seconds=0.1))
+    loader.start()
+    log = _Log()
+    log.release(f"sha256:{'0' * 64}")
+    loader.consider([log.switch(1)])
+    wait_for("some tries", lambda: loader.refused_total.get("fetch", 0) >= 3)
+    loader.consider([log.release(hostile_of("m", "hang", Random(3)).store(store._store))])
+    wait_for("a strike", lambda: loader.refused_total.get("vet"))
+    assert _refused(loader) == [(1, "fetch"), (2, "vet")]
+    loader.stop()
+
+
+def test_a_trial_is_given_up_for_what_was_never_tried_or_once_nobody_needs_it(
+    store: _Patchy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next release does not wait for one that hangs, nor does a revoked one go on."""
+    monkeypatch.setattr("consumer.vetting.PATIENCE_SECONDS", 0.1)
+    loader = _loader(store, replace(LIMITS, vet_seconds=60.0))
+    loader.start()
+    log = _Log()
+    log.release(store_bundle(store._store, "m", 1.0))
+    loader.consider([log.switch(1)])
+    _ready_at(loader, 2)
+    hangs = hostile_of("m", "hang", Random(3)).store(store._store)
+
+    def fetched() -> int:
+        return sum(hangs[7:] in key and "golden" in key for key in store.asked)
+
+    with structlog.testing.capture_logs() as lines:
+        loader.consider([log.release(hangs)])
+        wait_for("its trial", lambda: fetched() == 1)
+        loader.consider([log.release(store_bundle(store._store, "m", 3.0))])
+        wait_for("the next one", lambda: loader.report.prepared == (1, 3))
+        wait_for("its trial again", lambda: fetched() == 2)
+        loader.consider([log.revoke(2)])
+        wait_for("its end", lambda: _overtaken(lines) == [2, 2])
+    assert loader.refused_total == {}
+    loader.stop()
+
+
+def _overtaken(lines: Sequence[MutableMapping[str, Any]]) -> list[int]:
+    return [line["version"] for line in lines if line["event"] == "model.overtaken"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no niceness of its own elsewhere")
+def test_a_trial_steps_back_as_far_as_it_can_once_there_are_answers(
+    store: _Patchy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance that starts disturbs nobody, and its first model is not kept waiting."""
+    monkeypatch.setattr("consumer.vetting.PATIENCE_SECONDS", 0.1)
+    before = set(psutil.Process().children())
+
+    def is_tried_at(niceness: int) -> bool:
+        trials = set(psutil.Process().children()) - before
+        return [os.getpriority(os.PRIO_PROCESS, trial.pid) for trial in trials] == [niceness]
+
+    loader = _loader(store, replace(LIMITS, vet_seconds=60.0))
+    loader.start()
+    log = _Log()
+    hangs = hostile_of("m", "hang", Random(3)).store(store._store)
+    log.release(hangs)
+    loader.consider([log.switch(1)])
+    wait_for("its bytes", lambda: any(hangs[7:] in k and "golden" in k for k in store.asked))
+    assert is_tried_at(NICENESS)
+    log.release(store_bundle(store._store, "m", 2.0))
+    newest = log.switch(2)
+    loader.consider([newest])
+    _ready_at(loader, newest.revision)
+    wait_for("a trial that steps back", lambda: is_tried_at(TRIAL_NICENESS))
     loader.stop()
 
 

@@ -1,16 +1,22 @@
 """The probe: rows that crash or hang the runtime are found in processes that really die of them."""
 
+import os
 import platform
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
-from adapters.bundles import StoredBundles, read_manifest
-from adapters.object_store import open_store
+from adapters.bundles import Bundles, StoredBundles, read_manifest
+from adapters.object_store import StoreUnavailable, open_store
+from adapters.timed_reads import seconds_left
 from consumer.probe import Limits, SandboxProbe, Stopped
 from schemas.errors import ModelwireError
+from schemas.manifest import Manifest
 from scoring.snapshot import LoadedVersion, load
 from tests.trap_bundle import CRASH, HANG, store_trap
 
@@ -32,7 +38,7 @@ class Scene:
         contract = read_manifest(store, self.digest).contract
         never = None
         self.version: LoadedVersion = load(1, self.digest, contract, never)  # type: ignore[arg-type]
-        self.bundles = StoredBundles(store)
+        self.bundles: Bundles = StoredBundles(store)
 
     def deadly(
         self,
@@ -95,3 +101,66 @@ def test_a_stop_ends_the_search(scene: Scene) -> None:
     asked = iter(range(10_000))
     with pytest.raises(Stopped):
         scene.deadly(HANG, seconds=60.0, go_on=lambda: next(asked) < 20)
+
+
+class _Slow:
+    """Bundles whose files come only once ``gate`` is set, or once nobody waits for them any more."""
+
+    def __init__(self, bundles: Bundles) -> None:
+        self.gate = threading.Event()
+        self._bundles = bundles
+
+    def read_manifest(self, digest: str) -> Manifest:
+        """At once."""
+        return self._bundles.read_manifest(digest)
+
+    def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
+        """As a store that hangs up to its caller's deadline."""
+        if not self.gate.wait(min(seconds_left(), 20.0)):
+            raise StoreUnavailable("the store does not answer")
+        return self._bundles.read_file(digest, manifest, name)
+
+
+def test_a_stop_is_heard_while_the_store_is_slow(scene: Scene) -> None:
+    """The loop's pulse beats meanwhile, and a stop does not wait for the read."""
+    slow = scene.bundles = _Slow(scene.bundles)
+    asked = iter(range(10_000))
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        scene.deadly(1.0, go_on=lambda: next(asked) < 3)
+    assert time.monotonic() - began < 10
+    slow.gate.set()
+
+
+def test_a_slow_store_is_waited_for_and_not_for_ever(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes late is used; after the limit the error ends the consumer, and no row is condemned."""
+    slow = scene.bundles = _Slow(scene.bundles)
+    asked = iter(range(10_000))
+
+    def go_on() -> bool:
+        if next(asked) == 2:
+            slow.gate.set()
+        return True
+
+    assert scene.deadly(CRASH, go_on=go_on) == {0}
+    slow.gate.clear()
+    monkeypatch.setattr("consumer.probe.READ_SECONDS", 0.3)
+    with pytest.raises(StoreUnavailable):
+        scene.deadly(CRASH)
+
+
+def test_the_processes_that_the_loop_waits_for_step_back_for_nobody(scene: Scene) -> None:
+    """They are as nice as the loop."""
+    seen: set[int] = set()
+
+    def go_on() -> bool:
+        for child in psutil.Process().children():
+            if "consumer.probe_child" in child.cmdline():
+                seen.add(os.getpriority(os.PRIO_PROCESS, child.pid))
+        return not seen
+
+    with pytest.raises(Stopped):
+        scene.deadly(HANG, seconds=60.0, go_on=go_on)
+    assert seen == {os.getpriority(os.PRIO_PROCESS, 0)}

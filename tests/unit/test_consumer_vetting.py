@@ -16,7 +16,7 @@ import pytest
 from consumer import vetting
 from consumer.memory import MIB
 from consumer.rungs import Again, Bundle, NotAdmitted, Rung
-from consumer.vetting import Overtaken, Trial
+from consumer.vetting import NICENESS, Overtaken, Trial
 from consumer.vetting_child import Verdict
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, decode_manifest
 from tests.bundles import make_bundle
@@ -150,6 +150,12 @@ class BusyMachine:
     def close(self) -> None:
         """Nothing runs."""
 
+    def trial(self, monkeypatch: pytest.MonkeyPatch) -> Trial:
+        """A trial in this sandbox, by this clock."""
+        monkeypatch.setattr(vetting, "Sandbox", lambda *_, **__: self)
+        monkeypatch.setattr(vetting, "time", self)
+        return Trial()
+
 
 @pytest.mark.parametrize(
     ("held_up_share", "seconds", "passes"),
@@ -160,14 +166,42 @@ def test_time_without_a_processor_is_not_held_against_a_model(
 ) -> None:
     """Up to five times its limit: a machine that is busy for ever must not try one for ever."""
     machine = BusyMachine(held_up_share)
-    monkeypatch.setattr(vetting, "Sandbox", lambda module: machine)
-    monkeypatch.setattr(vetting, "time", machine)
-    trial = Trial()
+    trial = machine.trial(monkeypatch)
     if passes:
         assert _judge(trial, _good(), seconds=seconds) == 7
     else:
         with pytest.raises(NotAdmitted, match="timed out"):
             _judge(trial, _good(), seconds=seconds)
+
+
+@pytest.mark.parametrize(("held_up_share", "is_judged"), [(0.95, True), (0.5, False)])
+def test_what_is_held_up_is_not_overtaken_for_that(
+    monkeypatch: pytest.MonkeyPatch, held_up_share: float, is_judged: bool
+) -> None:
+    """A good model has its verdict after 2 s of its own, whatever the log names in the meantime."""
+    trial = BusyMachine(held_up_share).trial(monkeypatch)
+    if is_judged:
+        assert _judge(trial, _good(), wanted=lambda: False) == 7
+    else:
+        with pytest.raises(Overtaken):
+            _judge(trial, _good(), wanted=lambda: False)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose a core")
+def test_a_sandbox_knows_that_a_busy_machine_holds_it_up(
+    hanging: tuple[Trial, list[NotAdmitted]],
+) -> None:
+    """Another process that is always busy on its core gets the time, and the trial is not blamed."""
+    trial, _ = hanging
+    core = max(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            os.sched_setaffinity(busy.pid, {core})
+            os.sched_setaffinity(_pid(trial), {core})
+            before = trial._sandbox.held_up()
+            wait_for("time held up", lambda: trial._sandbox.held_up() > before + 1.0)
+        finally:
+            busy.kill()
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others do not trap")
@@ -233,7 +267,14 @@ def test_the_process_has_taken_from_itself_what_it_does_not_need(
     assert limits["Max cpu time"] == ["61", "62"]
     assert Path(f"/proc/{_pid(trial)}/oom_score_adj").read_text().strip() == "1000"
     assert os.getpgid(_pid(trial)) == _pid(trial)
-    assert os.getpriority(os.PRIO_PROCESS, _pid(trial)) >= 5
+    assert os.getpriority(os.PRIO_PROCESS, _pid(trial)) == NICENESS == 19
+
+
+def test_where_nothing_answers_it_steps_back_for_nobody() -> None:
+    """It is as nice as the thread that started it."""
+    with Trial(beside_answers=False) as trial:
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, _pid(trial)) == ours
 
 
 @on_linux
