@@ -8,14 +8,17 @@ and the usual chain where none are set here. Nothing else in modelwire reads the
 
 import getpass
 import os
+import re
 import socket
 import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +33,10 @@ from schemas.errors import ModelwireError, UsageProblem
 CONFIG_NAME = "modelwire.toml"
 STACK_NAME = "stack.json"
 MODEL_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
+PREFIX = "MODELWIRE_"
+NESTING = "__"
+SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+PAGE_HINT = "docs/settings.md lists every setting"
 
 
 class Section(BaseModel):
@@ -47,6 +54,25 @@ class Kafka(Section):
     properties: dict[str, str] = Field(default_factory=dict)
     """Any librdkafka property, passed on to every client (``security.protocol``, ``sasl.…``). What
     the exactly-once guarantee rests on cannot be set here."""
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_ports(cls, servers: str) -> str:
+        """librdkafka takes a port that is no number for 0, and then for a broker that is away."""
+        for address in servers.split(","):
+            port = _port_in(address.strip())
+            if port is None:
+                continue
+            if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+                raise ValueError(f"the port of {address.strip()} must be a number from 1 to 65535")
+        return servers
+
+
+def _port_in(address: str) -> str | None:
+    """What stands in the port's place; None where an address has none, as IPv6 without brackets."""
+    _, _, behind_the_brackets = address.rpartition("://")[2].rpartition("]")
+    host, colon, port = behind_the_brackets.rpartition(":")
+    return port if colon and ":" not in host else None
 
 
 class S3(Section):
@@ -152,11 +178,12 @@ class Consumer(Section):
     never, and a person has to. Longer than a restart and a load take, or a restart aborts rollouts."""
 
     load_timeout_ms: int = Field(default=60_000, ge=1_000, le=600_000)
-    """Limit for fetching and admitting one version, retries included."""
+    """Limit for fetching one version, retries included. Its trial, which follows, has its own."""
 
     vet_timeout_ms: int = Field(default=20_000, ge=1_000, le=600_000)
     """How long a new version may take to load and to repeat its golden vectors in the process where it
-    is tried before this one loads it. A model that hangs is refused after this."""
+    is tried before this one loads it. A model that hangs is refused after this. The time in which a busy
+    machine does not let that process run is not counted: a trial may take up to five times as long."""
 
     vet_megabytes: int = Field(default=4_096, ge=256, le=1_048_576)
     """Address space of that process, in MiB. A model that asks for more is refused."""
@@ -200,8 +227,8 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MODELWIRE_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTING,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -259,43 +286,137 @@ class _CommonVariables(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+        servers = os.environ.get(SERVERS_VARIABLE)
         return {"kafka": {"bootstrap_servers": servers}} if servers else {}
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get("MODELWIRE_CONFIG") or CONFIG_NAME)
 
 
 class _File(TomlConfigSettingsSource):
     """``modelwire.toml``: the file that ``MODELWIRE_CONFIG`` names, else that of this folder."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
-        named = os.environ.get("MODELWIRE_CONFIG")
-        if named and not Path(named).is_file():
+        path = _config_file()
+        if os.environ.get("MODELWIRE_CONFIG") and not path.is_file():
             raise UsageProblem(
-                f"MODELWIRE_CONFIG names {named}, which is not a file",
+                f"MODELWIRE_CONFIG names {path}, which is not a file",
                 hint="mend the path or unset the variable",
             )
-        super().__init__(settings_cls, Path(named or CONFIG_NAME))
+        try:
+            super().__init__(settings_cls, path)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            line, what = _fault(path, error)
+            raise UsageProblem(
+                f"{path} is not valid TOML: line {line}: {what}",
+                hint=f"mend that line, as in [consumer] and below it batch_size = 256; {PAGE_HINT}",
+            ) from None  # the cause holds the file's text
+        except OSError as error:
+            raise UsageProblem(
+                f"{path} cannot be read: {error.strerror}",
+                hint="make it readable, or name another file in MODELWIRE_CONFIG",
+            ) from error
+
+
+def _fault(path: Path, error: ValueError) -> tuple[int, str]:
+    """The line of a file that is no TOML, and what is wrong with it."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.count(b"\n", 0, error.start) + 1, "it is not text in UTF-8"
+    what, _, where = str(error).rpartition(" (at ")
+    found = re.match(r"line (\d+)", where)
+    # Without one it is the end of the document, where the file ends too early.
+    return int(found[1]) if found else len(path.read_bytes().splitlines()), what
 
 
 def load_settings(**flags: Any) -> Settings:
     """The settings, with ``flags`` winning over every other source; a flag of None says nothing.
 
-    Raises UsageProblem that names the key and what is wrong with it.
+    Raises UsageProblem that names the key, what is wrong with it and where it was set.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = tuple(str(part) for part in first["loc"])
+        origin = _origin(key, given)
+        if first["type"] == "extra_forbidden":
+            raise _unknown(".".join(key), origin) from None
+        rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+        found = f"{_shown(key, first['input'])} was found" + (f" in {origin}" if origin else "")
         raise UsageProblem(
-            f"the setting {key} is not usable: {first['msg']}",
-            hint=f"mend it in {CONFIG_NAME}, the environment or the flag (docs/settings.md)",
-        ) from error
+            f"the setting {'.'.join(key)} is not usable: {rule}, and {found}",
+            hint=f"mend it there; {PAGE_HINT}",
+        ) from None  # the cause holds the value, which may be secret
     except SettingsError as error:
-        raise UsageProblem(f"the settings cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageProblem(f"{CONFIG_NAME} is not valid TOML: {error}") from error
+        raise UsageProblem(
+            f"the settings cannot be read: {error}",
+            hint=f"mend the variable {PREFIX}… of that field; {PAGE_HINT}",
+        ) from None
     return _fill_in(settings)
+
+
+def _unknown(key: str, origin: str) -> UsageProblem:
+    near = get_close_matches(key, _keys(Settings), 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    where = f" (found in {origin})" if origin else ""
+    return UsageProblem(f"there is no setting {key}{where}", hint=meant + PAGE_HINT)
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted name of each setting and of each section."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _keys(annotation, f"{prefix}{name}.")
+
+
+_MAY_BE_SECRET = ("s3", "kafka.properties")
+_IS_NO_SECRET = ("s3.endpoint", "s3.region")
+
+
+def _shown(key: tuple[str, ...], value: object) -> str:
+    """What was found, for a message: never what may be a secret, and no table."""
+    if not isinstance(value, str | int | float):
+        return "a table" if isinstance(value, dict) else "something else"
+    dotted = ".".join(key)
+    is_whole_section = dotted == "kafka"
+    if is_whole_section or (dotted.startswith(_MAY_BE_SECRET) and dotted not in _IS_NO_SECRET):
+        return "a value that is not shown here"
+    return repr(value)
+
+
+def _origin(key: tuple[str, ...], flags: dict[str, Any]) -> str:
+    """Where a setting was found, as far as that is known: in the order in which sources win."""
+    if _holds(flags, key):
+        return "a flag"
+    for depth in range(len(key), 0, -1):  # a variable may hold a whole section, as JSON
+        name = (PREFIX + NESTING.join(key[:depth])).upper()
+        for variable, text in os.environ.items():
+            is_part_of_it = depth == len(key) and variable.upper().startswith(name + NESTING)
+            is_it = variable.upper() == name and _holds(_table_in(text), key[depth:])
+            if is_it or is_part_of_it:
+                return f"the variable {variable}"
+    if key == ("kafka", "bootstrap_servers") and os.environ.get(SERVERS_VARIABLE):
+        return f"the variable {SERVERS_VARIABLE}"
+    return str(_config_file()) if _config_file().is_file() else ""
+
+
+def _table_in(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
+def _holds(table: Any, key: tuple[str, ...]) -> bool:
+    for name in key:
+        if not isinstance(table, dict) or name not in table:
+            return False
+        table = table[name]
+    return True
 
 
 def _fill_in(settings: Settings) -> Settings:

@@ -105,7 +105,13 @@ class Journal:
         try:
             self._file = _open(folder, name)
         except OSError as error:
-            log.warning("journal.unavailable", folder=str(folder), problem=str(error))
+            problem = error.strerror or str(error)
+            log.warning(
+                "journal.unavailable",
+                folder=str(folder),
+                problem=problem,
+                meaning="a row that ends the process is not remembered, and may end each next one too",
+            )
             return
         self._map = mmap.mmap(self._file, SIZE)
         if self._map[:_HEAD] != MAGIC:

@@ -24,6 +24,7 @@ from schemas.errors import TimedOut
 from schemas.rejection import ENVELOPE_HEADER, Headers, Rejection, read_rejection
 
 CALL_SECONDS = 10.0
+PAUSE_SECONDS = 0.05
 """How long the broker may take to answer, or to give neither a record nor an end."""
 
 LOOK_SECONDS = 0.05
@@ -211,13 +212,19 @@ def beginnings(
     if since_ms is None:
         return [TopicPartition(topic, number, FIRST_OFFSET) for number in partitions]
     asked = [TopicPartition(topic, number, since_ms) for number in partitions]
-    try:
-        found = consumer.offsets_for_times(asked, timeout=CALL_SECONDS)
-    except KafkaException as error:
-        raise explain(error.args[0], f"find a time in {topic}") from error
+    deadline = time.monotonic() + CALL_SECONDS
+    while True:
+        try:
+            found = consumer.offsets_for_times(asked, timeout=CALL_SECONDS)
+        except KafkaException as error:
+            raise explain(error.args[0], f"find a time in {topic}") from error
+        problem = next((place.error for place in found if place.error is not None), None)
+        if problem is None:
+            break
+        if not problem.retriable() or time.monotonic() > deadline:
+            raise explain(problem, f"find a time in {topic}")
+        time.sleep(PAUSE_SECONDS)  # a topic that was just made has no leader for a moment
     for place in found:
-        if place.error is not None:
-            raise explain(place.error, f"find a time in {topic}")
         place.offset = OFFSET_END if place.offset < 0 else place.offset
     return found
 

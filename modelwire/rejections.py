@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,16 +13,18 @@ from rich.text import Text
 from adapters.kafka import require_topics, topic_names
 from adapters.settings import Settings
 from modelwire.rejected import Choice, Place, Rejected, read_rejected
-from modelwire.resend import Plan, Resender, Skip, Topics, make_plan
+from modelwire.resend import Chosen, Plan, Resender, Skip, Topics, make_plan
 from publisher.cli.options import asking, options, settings_of, show
 from publisher.moments import parse_moment
 from publisher.naming import parse_model
 from publisher.screens.layout import NOTHING, new_table, utc
-from schemas.errors import ModelwireError, NotFound, RefusedByRule, UsageProblem
+from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, UsageProblem
 from schemas.rejection import Reason
 
 MOST_SHOWN = 100
 DETAIL_WIDTH = 80
+MOST_NAMED = 10
+"""Sources that a message names."""
 
 _SKIPPED = {
     Skip.NOT_KEPT: "their bytes were not kept",
@@ -74,21 +77,24 @@ def list_(
 ) -> None:
     """List MODEL's rejected requests, the newest last.
 
-    The source is where the request lay: its partition and offset. Exit code 4: nothing matches.
+    The source is where the request lay: its partition and offset. Exit code 4: no such model or
+    partition, or nothing matches --reason, --since and --partition.
     """
     settings = settings_of(bootstrap_servers)
     choice = Choice(frozenset(reasons), frozenset(), partition, _since(since))
     topics = _topics(settings, parse_model(model))
+    _check_partitions(topics, choice)
     newest: deque[Rejected] = deque(maxlen=limit)
     matched = 0
     for each in read_rejected(settings, topics.names.rejections, topics.rejections, choice):
         newest.append(each)
         matched += 1
-    if not matched:
-        raise _nothing(model)
+    if not matched and choice != Choice():
+        raise _nothing(model, _as_asked(reasons, since, partition))
     shown = [_object(each) for each in newest]
     value = {"model": model, "matched": matched, "rejections": shown}
-    show(output, _table(newest, matched), value)
+    view = _table(newest, matched) if matched else Text(f"{model} has no rejections")
+    show(output, view, value)
 
 
 @rejections.command()
@@ -121,21 +127,26 @@ def replay(
 
     Each is a new request with an answer of its own. What was sent again before is skipped, so a replay
     that was interrupted is completed by the same command. Without --yes it sends nothing and exits
-    with 3; with --dry-run, with 0. Exit code 4: nothing matches.
+    with 3; with --dry-run, with 0. Exit code 4: nothing matches, or not all that --source names.
     """
     settings = settings_of(bootstrap_servers)
     places = frozenset(map(_place, sources))
     choice = Choice(frozenset(reasons), places, partition, _since(since))
     topics = _topics(settings, parse_model(model))
+    _check_partitions(topics, choice)
     is_sending = yes and not dry_run
     # Opened first: what an older replay left open must be aborted before anybody looks.
     resender = Resender(settings, topics) if is_sending else None
     plan = make_plan(settings, topics, choice, again=again)
-    if not plan.matched or plan.matched < len(places):
-        raise _nothing(model)
-    sent = 0 if resender is None else _send(resender, plan)
-    value = _report(model, plan, sent)
-    show(output, _report_view(value, topics.names.requests), value)
+    if not plan.matched or plan.missing:
+        raise _nothing(model, _as_asked(reasons, since, partition, plan.missing))
+    if resender is None:
+        value = _report(model, plan, 0) | {"requests": list(map(_chosen, plan.send.values()))}
+        view = _plan_view(_report_view(value, topics.names.requests), plan)
+    else:
+        value = _report(model, plan, _send(resender, plan))
+        view = _report_view(value, topics.names.requests)
+    show(output, view, value)
     if not yes and not dry_run:
         raise RefusedByRule("nothing was sent", hint="to send them, add --yes")
     if not plan.send and not plan.skipped[Skip.REPLAYED]:
@@ -148,9 +159,11 @@ def _send(resender: Resender, plan: Plan) -> int:
         for count in resender.send(plan):
             sent += count
     except ModelwireError as error:
-        error.hint = "run the same command again: it sends only what was not sent" + (
-            f" ({error.hint})" if error.hint else ""
-        )
+        again = "run the same command again: it sends only what was not sent"
+        if isinstance(error, Conflict):  # now it would end the one that ended it
+            error.hint = f"once the other replay has ended, {again}"
+        else:
+            error.hint = again + (f" ({error.hint})" if error.hint else "")
         error.details = (f"{sent} of {len(plan.send)} were sent for certain", *error.details)
         raise
     return sent
@@ -164,6 +177,38 @@ def _report(model: str, plan: Plan, sent: int) -> dict[str, Any]:
         "sent": sent,
         "skipped": {skip.value: plan.skipped[skip] for skip in Skip},
     }
+
+
+def _chosen(chosen: Chosen) -> dict[str, Any]:
+    """A request that is to be sent again, for programs; the names are those of the list."""
+    partition, offset = chosen.source
+    return {
+        "time": datetime.fromtimestamp(chosen.time_ms / 1_000, UTC),
+        "reason": chosen.reason,
+        "source": {"partition": partition, "offset": offset},
+        "key": _text(chosen.key),
+        "size": chosen.size,
+    }
+
+
+def _plan_view(counts: Text, plan: Plan) -> RenderableType:
+    if not plan.send:
+        return counts
+    table = new_table("time", "reason", "source", "key", "size")
+    newest = list(plan.send.values())[-MOST_SHOWN:]
+    for each in newest:
+        partition, offset = each.source
+        table.add_row(
+            utc(datetime.fromtimestamp(each.time_ms / 1_000, UTC)),
+            each.reason,
+            f"{partition}/{offset}",
+            _on_screen(_text(each.key) or NOTHING),
+            f"{each.size:,}",
+        )
+    if len(newest) == len(plan.send):
+        return Group(table, Text(), counts)
+    left_out = f"the newest {len(newest):,} of {len(plan.send):,} (all: -o json)"
+    return Group(table, Text(left_out), Text(), counts)
 
 
 def _report_view(report: dict[str, Any], topic: str) -> Text:
@@ -184,10 +229,42 @@ def _topics(settings: Settings, model: str) -> Topics:
     return Topics(names, counts[names.requests], counts[names.rejections])
 
 
-def _nothing(model: str) -> NotFound:
+def _check_partitions(topics: Topics, choice: Choice) -> None:
+    """Raises NotFound where a partition is named that the request topic does not have."""
+    named = {partition for partition, _ in choice.sources}
+    if choice.partition is not None:
+        named.add(choice.partition)
+    for partition in sorted(named):
+        if partition >= topics.requests:
+            raise NotFound(
+                f"{topics.names.requests} has no partition {partition}",
+                hint=f"its partitions are 0 to {topics.requests - 1}",
+            )
+
+
+def _as_asked(
+    reasons: Collection[str],
+    since: str | None,
+    partition: int | None,
+    missing: Collection[Place] = (),
+) -> str:
+    """What was asked for, as it was typed."""
+    places = sorted(missing)
+    return " ".join(
+        [f"--source {number}/{offset}" for number, offset in places[:MOST_NAMED]]
+        + ([f"(and {len(places) - MOST_NAMED:,} more)"] if len(places) > MOST_NAMED else [])
+        + [f"--reason {reason}" for reason in reasons]
+        + ([] if since is None else [f"--since {since}"])
+        + ([] if partition is None else [f"--partition {partition}"])
+    )
+
+
+def _nothing(model: str, asked: str) -> NotFound:
+    if not asked:
+        return NotFound(f"{model} has no rejections", hint="nothing needs to be sent again")
     return NotFound(
-        f"{model} has no such rejections, or not all that were named",
-        hint=f"see what there is: modelwire rejections list {model}",
+        f"{model} has no rejections that match {asked}",
+        hint=f"see all that there are: modelwire rejections list {model}",
     )
 
 

@@ -25,7 +25,9 @@ from modelwire.replay import (
     series_key,
     utc_now,
 )
+from schemas.contract import Contract, FieldType
 from schemas.errors import UsageProblem
+from schemas.request import Request
 
 REJECTED = 3
 
@@ -39,7 +41,13 @@ def request() -> None:
 
 @request.command()
 @click.argument("model")
-@click.option("--set", "pairs", multiple=True, metavar="FIELD=VALUE", help="One raw input.")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="One raw input; a date as YYYY-MM-DD.",
+)
 @click.option("--file", type=click.File("rb"), help="Raw inputs as one JSON object; - is stdin.")
 @click.option("--key", help="Key of the record.  [default: the text fields joined with |]")
 @click.option("--id", "request_id", help="Id of the request.  [default: a new one]")
@@ -60,20 +68,30 @@ def send(
 
     Exit code 0: sent, or with --wait forecast. 3: rejected. 124: no answer in time.
     """
-    if bool(pairs) == (file is not None):
-        raise UsageProblem("give either --set, once a field, or --file")
+    texts = _texts(pairs)
+    if texts and file is not None:
+        raise UsageProblem(
+            "--set and --file were both given", hint="give the inputs in one of the two ways"
+        )
+    if not texts and file is None:
+        raise UsageProblem(
+            "no inputs were given",
+            hint=f"modelwire request send {model} --set FIELD=VALUE, once for each field, or "
+            "--file FILE with one JSON object (- is stdin)",
+        )
     settings = load_settings()
     caller = Caller(settings, model)
     request_id = request_id or uuid.uuid4().hex
     record_key: bytes | None
     if file is not None and key is not None:
-        asked, record_key = request_of(request_id, file.read(), utc_now()), key.encode()
+        asked, record_key = _request_in(file, request_id), key.encode()
     else:
         _, manifest = bundle_to_imitate(settings, read_log(settings, model).deployment)
         contract = manifest.contract
-        typed = None if file else typed_inputs(contract, dict(map(_split, pairs)))
-        inputs = file.read() if file else msgspec.json.encode(typed)
-        asked = request_of(request_id, inputs, utc_now())
+        if file is not None:
+            asked = _request_in(file, request_id)
+        else:
+            asked = request_of(request_id, _typed(contract, texts), utc_now())
         series = series_key(contract, msgspec.json.decode(asked.inputs))
         record_key = series if key is None else key.encode()
     try:
@@ -91,11 +109,42 @@ def _text(sent: Sent, answer: Answered | None) -> bytes:
     return msgspec.json.encode(sent) if answer is None else answer.text
 
 
-def _split(pair: str) -> tuple[str, str]:
-    name, equals, text = pair.partition("=")
-    if not equals:
-        raise UsageProblem(f"--set {pair} has no value", hint="write --set FIELD=VALUE")
-    return name, text
+def _texts(pairs: tuple[str, ...]) -> dict[str, str]:
+    """What each --set says. Raises UsageProblem for one without a value, and for a field named twice."""
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageProblem(f"--set {pair} has no value", hint="write --set FIELD=VALUE")
+        if name in texts:
+            raise UsageProblem(
+                f"{name} was given twice: {texts[name]} and {text}",
+                hint=f"give --set {name}=… once; each further request is a command of its own",
+            )
+        texts[name] = text
+    return texts
+
+
+def _typed(contract: Contract, texts: dict[str, str]) -> bytes:
+    """The inputs of --set as JSON; what is wrong with them comes with how to write a date."""
+    try:
+        return msgspec.json.encode(typed_inputs(contract, texts))
+    except UsageProblem as problem:
+        if any(field.type is FieldType.DATE for field in contract.fields):
+            problem.hint += "; a date is written YYYY-MM-DD"
+        raise
+
+
+def _request_in(file: BinaryIO, request_id: str) -> Request:
+    """The request with the file's inputs. Raises UsageProblem where they are no JSON object."""
+    try:
+        return request_of(request_id, file.read(), utc_now())
+    except UsageProblem as problem:
+        problem.hint = (
+            "give --file one JSON object that has the model's fields, "
+            'such as {"store": "7", "date": "2011-11-20"}'
+        )
+        raise
 
 
 @request.command()

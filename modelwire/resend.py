@@ -66,12 +66,28 @@ class Skip(StrEnum):
     """The request topic no longer tells whether it was sent again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a plan keeps of a rejection: all but the request's bytes."""
+
+    time_ms: int
+    reason: str
+    source: Place
+    key: bytes | None
+    size: int
+    is_kept: bool
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What is to be sent, by its places in the rejections topic, and what is not."""
+    """What is to be sent, by its places in the rejections topic, and what is not.
 
-    send: set[Place]
+    ``missing`` are the sources that were named and of which no chosen rejection tells.
+    """
+
+    send: dict[Place, Chosen]
     skipped: Counter[Skip]
+    missing: frozenset[Place]
 
     @property
     def matched(self) -> int:
@@ -90,26 +106,33 @@ class Topics:
 
 def make_plan(settings: Settings, topics: Topics, choice: Choice, *, again: bool) -> Plan:
     """Look up what is chosen, and what was sent already; ``again`` looks for the former only."""
-    chosen = [
-        (each.place, each.source, each.time_ms, each.value is not None)
+    chosen = {
+        each.place: Chosen(
+            each.time_ms,
+            each.rejection.reason,
+            each.source,
+            each.key,
+            each.size,
+            each.value is not None,
+        )
         for each in read_rejected(settings, topics.names.rejections, topics.rejections, choice)
-    ]
-    oldest = min((time_ms for *_, time_ms, _ in chosen), default=0) - CLOCKS_MS
+    }
+    oldest = min((each.time_ms for each in chosen.values()), default=0) - CLOCKS_MS
     past = Past(frozenset(), 0)
     if chosen and not again:
         past = _read_past(settings, topics, max(oldest, 0))
-    send: set[Place] = set()
+    send: dict[Place, Chosen] = {}
     skipped: Counter[Skip] = Counter()
-    for place, source, time_ms, is_kept in chosen:
-        if not is_kept:
+    for place, each in chosen.items():
+        if not each.is_kept:
             skipped[Skip.NOT_KEPT] += 1
-        elif source in past.replayed:
+        elif each.source in past.replayed:
             skipped[Skip.REPLAYED] += 1
-        elif time_ms - CLOCKS_MS < past.known_from_ms:
+        elif each.time_ms - CLOCKS_MS < past.known_from_ms:
             skipped[Skip.FORGOTTEN] += 1
         else:
-            send.add(place)
-    return Plan(send, skipped)
+            send[place] = each
+    return Plan(send, skipped, choice.sources - {each.source for each in chosen.values()})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from adapters import kafka
 from adapters.kafka import TopicNames, admin, topic_names
 from adapters.settings import Settings
 from adapters.topics import create_topics
+from modelwire import rejections as rejections_module
 from modelwire import resend
 from modelwire.rejected import Choice
 from modelwire.rejections import rejections
@@ -199,8 +201,9 @@ def test_only_what_is_chosen_is_sent(shop: Shop) -> None:
     """A reason, a source and a time choose; a source that was not rejected sends nothing at all."""
     shop.reject(2)
     shop.reject(2, Reason.OUTSIDE_HORIZON)
-    with pytest.raises(NotFound):
-        replay(shop, "--source", "1/1", "--source", "1/99")
+    with pytest.raises(NotFound, match="--source 1/99 --reason wrong-type") as caught:
+        replay(shop, "--source", "1/1", "--source", "1/99", "--reason", "wrong-type")
+    assert "1/1" not in caught.value.message
     assert replay(shop, "--source", f"{shop.names.requests}/1/1", "--since", "1h")["sent"] == 1
     assert replay(shop, "--reason", "outside-horizon", "--partition", "1")["sent"] == 2
     assert {place.rpartition("/")[2] for place in shop.replayed()} == {"1", "2", "3"}
@@ -260,12 +263,77 @@ def test_what_an_interrupted_replay_left_open_is_undone(
     assert shop.replayed() == shop.bytes_sent
 
 
+def test_the_loser_of_two_replays_is_advised_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To let the other one end first, which it would end itself otherwise."""
+    shop.reject(2)
+    made = resend.make_plan
+
+    def plan_too_late(*arguments: Any, **named: Any) -> resend.Plan:
+        plan = made(*arguments, **named)
+        resend.Resender(shop.settings, resend.Topics(shop.names, 2, 1))
+        return plan
+
+    monkeypatch.setattr(rejections_module, "make_plan", plan_too_late)
+    with pytest.raises(Conflict) as caught:
+        replay(shop)
+    assert caught.value.hint.count("again") == 1
+    assert caught.value.hint.startswith("once the other replay has ended")
+
+
+def test_a_dry_run_says_which_requests_would_be_sent(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that would be, in a table and for programs; not those that are skipped."""
+    shop.reject(2)
+    shop.reject(1, Reason.EMPTY, kept=False)
+    planned = json.loads(run("replay", shop.model, "--dry-run", "-o", "json"))
+    listed = json.loads(run("list", shop.model, "-o", "json"))["rejections"]
+    assert [each["source"] for each in planned["requests"]] == [
+        {"partition": 1, "offset": 0},
+        {"partition": 1, "offset": 1},
+    ]
+    for each, the_same in zip(planned["requests"], listed[:2], strict=True):
+        names = ("time", "reason", "key", "size")
+        assert [each[name] for name in names] == [the_same[name] for name in names]
+    table = run("replay", shop.model, "--dry-run")
+    assert "1/0" in table
+    assert "key-1" in table
+    assert "1/2" not in table
+    assert "2 of 3" in table
+    monkeypatch.setattr(rejections_module, "MOST_SHOWN", 1)
+    table = run("replay", shop.model, "--dry-run")
+    assert "1/0" not in table
+    assert "the newest 1 of 2" in table
+
+
+def test_a_model_without_rejections_has_an_empty_list(shop: Shop) -> None:
+    """That is no error; a filter that finds nothing is one, and so is a partition that is not there."""
+    assert json.loads(run("list", shop.model, "-o", "json")) == {
+        "model": shop.model,
+        "matched": 0,
+        "rejections": [],
+    }
+    assert run("list", shop.model) == f"{shop.model} has no rejections\n"
+    with pytest.raises(NotFound, match="has no rejections") as caught:
+        run("replay", shop.model, "--dry-run")
+    assert "rejections list" not in caught.value.hint
+    asked = ["--reason", "empty", "--reason", "too-large", "--since", "2h", "--partition", "1"]
+    with pytest.raises(NotFound, match=" ".join(asked)) as caught:
+        run("list", shop.model, *asked)
+    assert caught.value.hint.endswith(f"rejections list {shop.model}")
+    for arguments in (["list", "--partition", "2"], ["replay", "--source", "2/0"]):
+        with pytest.raises(NotFound, match=rf"{shop.names.requests} has no partition 2") as caught:
+            run(arguments[0], shop.model, *arguments[1:])
+        assert "0 to 1" in caught.value.hint
+
+
 def test_mistakes_are_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """No topic, nothing there, a source or a time that is none, and no broker: each says so."""
     for wrong, arguments in (
         (NotFound, ["list", "nobody"]),
         (NotFound, ["replay", "nobody", "--yes"]),
-        (NotFound, ["list", shop.model]),
         (NotFound, ["replay", shop.model, "--yes"]),
         (UsageProblem, ["list", "No Model"]),
         (UsageProblem, ["list", shop.model, "--since", "yesterday"]),

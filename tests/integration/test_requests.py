@@ -273,6 +273,28 @@ def test_mistakes_are_told_before_anything_is_sent(released: Settings, model: st
             run(*arguments, stdin=b"{")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said", "next_"),
+    [
+        (["--set", "day=2011-12-01", "--set", "day=2011-12-02"], "day was given twice", "once"),
+        (["--set", "day=a", "--set", "day=a"], "day was given twice", "once"),
+        (["--set", "shop=a", "--set", "day=notadate"], "is not a date", "YYYY-MM-DD"),
+        (["--set", "shop=a"], "not given: day", "YYYY-MM-DD"),
+        (["--file", "-"], "not JSON", "one JSON object"),
+        (["--file", "-", "--key", "k"], "not JSON", "one JSON object"),
+        ([], "no inputs were given", "--set FIELD=VALUE"),
+        (["--set", "shop=a", "--file", "-"], "both given", "one of the two"),
+    ],
+)
+def test_a_mistake_says_what_to_do_next(
+    released: Settings, model: str, arguments: list[str], said: str, next_: str
+) -> None:
+    """Whoever has never sent a request learns how from the error."""
+    with pytest.raises(UsageProblem, match=said) as caught:
+        run("send", model, *arguments, stdin=b"no JSON")
+    assert next_ in caught.value.hint
+
+
 def test_nothing_released_is_said(settings: Settings, model: str) -> None:
     """Without a release there is no contract to type the inputs by, and nothing to replay."""
     with pytest.raises(NotFound, match="no released version"):

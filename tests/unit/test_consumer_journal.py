@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from consumer.journal import MOST_RANGES, SIZE, Journal, Suspects
 from scoring.batch import Incoming
 
@@ -130,11 +132,15 @@ def test_a_damaged_journal_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_to_write_to_there_is_no_journal(tmp_path: Path) -> None:
-    """And nothing else changes."""
+    """Nothing else changes, and the log says why in words."""
     (tmp_path / "file").write_text("in the way")
-    journal = life(tmp_path / "file", requests(0, 0, 9))
+    with capture_logs() as lines:
+        journal = life(tmp_path / "file", requests(0, 0, 9))
     journal.close()
     assert journal.suspects == ()
+    [line] = lines
+    assert (line["event"], line["problem"]) == ("journal.unavailable", "File exists")
+    assert "may end each next one too" in line["meaning"]
 
 
 def test_a_batch_of_very_many_partitions_is_left_out(tmp_path: Path) -> None:
