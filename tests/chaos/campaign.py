@@ -5,9 +5,13 @@
 2. A kill counts where the process answered: it waits for a slot that owns partitions. After
    ``ANSWERING_SECONDS`` without one it kills what there is, which is counted as ``idle_kills``.
 3. A fault of the store ends once it struck a request, a full disk once somebody said so (a release comes
-   with each), and a member leaves once it had partitions. After ``STRUCK_SECONDS`` without, all the same.
+   with each), and a member leaves once it had partitions. After ``STRUCK_SECONDS`` without, or
+   ``JOINED_SECONDS`` for a member, all the same.
 4. While a fault waits, the stream is slowed, and in the end stopped, so that it cannot outrun the faults.
 5. At the end everything is healed and the checker reads the topics. It shares no code with consumers.
+6. A run in which nothing is answered any more (``standstill``) is broken off there, and judged as it is.
+7. What struck counts apart from what came: a stop strikes a process that owns partitions, a joined member
+   owned some before it left, a fault of the store met a request, a full disk somebody who said so.
 """
 
 import os
@@ -39,18 +43,26 @@ from tests.chaos.schedule import (
     KillBroker,
     Sizes,
     SpoilStore,
-    Step,
     Stop,
     StoreFault,
+    digest,
     schedule,
 )
+from tests.chaos.standstill import Standstill
 from tests.fleet import PARTITIONS, Harness, environment_of, wait_for
 from tests.s3_faults import THROTTLED, Down, Fail, Flip, Hang, S3Faults, Slow, Truncate
 from tests.s3_faults import Fault as Spoilt
 
 TICK_SECONDS = 0.02
 ANSWERING_SECONDS = 60.0
-STRUCK_SECONDS = 10.0
+STRUCK_SECONDS = 20.0
+JOINED_SECONDS = 60.0
+"""A member has to start, and the group to give it something, while brokers die and others are stopped.
+On a machine under load 20 s were too few."""
+
+TOLD_SECONDS = 10.0
+"""This often a run says how far it is."""
+
 DOWN_SECONDS = 4.0
 ANSWERED_SECONDS = 120.0
 """How long answers are awaited after everything is healed."""
@@ -72,6 +84,10 @@ STORE_FAULTS: dict[StoreFault, Spoilt] = {
 }
 
 
+class StoodStill(Exception):
+    """Nothing is answered any more; it says since when."""
+
+
 class Campaign:
     """One run. ``rate`` is in requests a second; ``sample`` is how many answers are derived again."""
 
@@ -84,6 +100,7 @@ class Campaign:
         self._faults = faults
         self._sizes = sizes
         self._seed = seed
+        self._steps = schedule(sizes, seed)
         self._sample = sample
         self._began = time.monotonic()
         self._problems: list[str] = []
@@ -103,19 +120,27 @@ class Campaign:
         self._joined: list[Slots] = []
         self._broker: threading.Thread | None = None
         self._asked_since = 0.0
+        self._standstill = Standstill(self._began)
+        self._told = self._began
 
     def run(self) -> Outcome:
         """Carry the schedule out, and judge."""
-        steps = schedule(self._sizes, self._seed)
-        self._say(f"seed {self._seed}: {len(steps)} faults in {self._sizes.requests:,} requests")
+        self._say(
+            f"seed {self._seed}, schedule {digest(self._steps)}: {len(self._steps)} faults "
+            f"in {self._sizes.requests:,} requests, {self._load.least_seconds:.0f} s at least"
+        )
         try:
             self._start()
-            with self._load:
-                self._carry_out(steps)
-                wait_for("all requests", lambda: self._load.is_over, self._load.seconds_left())
-            self._heal()
-            self._say("everything is healed; answers are awaited")
-            report = self._harness.verify(wait_seconds=ANSWERED_SECONDS)
+            try:
+                with self._load:
+                    self._carry_out()
+                self._heal()
+            except StoodStill as still:
+                self._give_up(str(still))
+                report = self._harness.verify()
+            else:
+                self._say("everything is healed; answers are awaited")
+                report = self._harness.verify(wait_seconds=ANSWERED_SECONDS)
         finally:
             self._end()
         return self._judge(report)
@@ -130,6 +155,7 @@ class Campaign:
         self.slots = self._consumers("slots", self._disk, *workers)
         self._commander.start()
         wait_for("slots that answer", lambda: len(self._answering()) == self._sizes.slots, 60)
+        self._standstill = Standstill(time.monotonic())
 
     def _consumers(
         self, name: str, disk: CacheDisk | None, *arguments: str, **settings: str
@@ -144,9 +170,23 @@ class Campaign:
         if self._broker is not None:
             self._broker.join()
         self._commander.close()
+        while not self._commander.is_done:
+            self._tick()
         self._problems += self._commander.failures
 
+    def _give_up(self, why: str) -> None:
+        """Let the rest be; the broker has to be there for the checker."""
+        self._say(f"the run is broken off: {why}")
+        self._problems.append(why)
+        self._commander.stop()
+        if self._broker is not None:
+            self._broker.join()
+
     def _end(self) -> None:
+        self._commander.stop()
+        if self._broker is not None:  # or it would start the broker after the stack was stopped
+            self._broker.join()
+        self._say("the consumers are asked to stop")
         for pid in self._stopped:
             _signal(pid, signal.SIGCONT)
         everyone = [*self._joined, *([self.slots] if hasattr(self, "slots") else [])]
@@ -181,6 +221,7 @@ class Campaign:
         return Outcome(
             sizes=self._sizes,
             seed=self._seed,
+            schedule=digest(self._steps),
             report=report,
             seen=self.seen + self._commander.counts,
             rederived=again,
@@ -193,18 +234,36 @@ class Campaign:
 
     # --- the schedule
 
-    def _carry_out(self, steps: tuple[Step, ...]) -> None:
-        for step in steps:
+    def _carry_out(self) -> None:
+        for step in self._steps:
             self._asked_since = 0.0
             self._load.limit = step.at + int(self._sizes.requests * AHEAD)
             while self._load.sent < step.at or not self._strike(step.fault):
                 self._load.is_slowed = self._load.sent > step.at + LATE_REQUESTS
-                self._end_what_is_due()
-                time.sleep(TICK_SECONDS)
+                self._tick()
         self._load.is_slowed, self._load.limit = False, self._sizes.requests
-        while self._endings:
-            self._end_what_is_due()
-            time.sleep(TICK_SECONDS)
+        deadline = time.monotonic() + self._load.seconds_left()
+        while self._endings or not self._load.is_over:
+            if not self._load.is_over and time.monotonic() > deadline:
+                raise AssertionError(f"only {self._load.sent} requests could be sent")
+            self._tick()
+
+    def _tick(self) -> None:
+        """What goes on while something is awaited. Raises StoodStill."""
+        self._end_what_is_due()
+        now = time.monotonic()
+        everyone = [self.slots, *self._joined]
+        answered, sent = sum(each.answered for each in everyone), self._load.sent
+        if last := self._standstill.look(now, answered, sent):
+            raise StoodStill(
+                f"nothing was answered for {now - last.at:.0f} s, since second "
+                f"{last.at - self._began:.0f} of the run: {last.answered} answers were told of then, "
+                f"and {sent - last.sent} requests were sent since"
+            )
+        if now - self._told >= TOLD_SECONDS:
+            self._told = now
+            self._say(f"{answered:,} answers were told of")
+        time.sleep(TICK_SECONDS)
 
     def _end_what_is_due(self) -> None:
         for each in [each for each in self._endings if each[0]()]:
@@ -216,10 +275,14 @@ class Campaign:
         self._endings.append((lambda: time.monotonic() >= due, ending))
 
     def _once_struck(
-        self, count: int, struck: Callable[[], bool], ending: Callable[[], None]
+        self,
+        count: int,
+        struck: Callable[[], bool],
+        ending: Callable[[], None],
+        seconds: float = STRUCK_SECONDS,
     ) -> None:
         """End it when so many requests were sent and it struck, or did not for too long."""
-        late = time.monotonic() + STRUCK_SECONDS
+        late = time.monotonic() + seconds
 
         def is_due() -> bool:
             return self._load.sent >= count and (struck() or time.monotonic() > late)
@@ -270,8 +333,11 @@ class Campaign:
             number = other % self._sizes.slots
             if number in answering:
                 return number, *answering[number]
-        pid = self.slots.pid_of(slot)
-        return None if pid is None else (slot, pid, ())
+        if (pid := self.slots.pid_of(slot)) is None:
+            return None
+        waited = time.monotonic() - self._asked_since
+        self._say(f"no slot has partitions, {waited:.0f} s after the next fault was due")
+        return slot, pid, ()
 
     def _kill(self, slot: int) -> bool:
         picked = self._pick(slot)
@@ -292,6 +358,7 @@ class Campaign:
         self._stopped.add(pid)
         _signal(pid, signal.SIGSTOP)
         self.seen["stops"] += 1
+        self.seen["stops_struck"] += bool(own)
 
         def go_on() -> None:
             self._say(f"process {pid} of slot {slot} goes on")
@@ -310,10 +377,15 @@ class Campaign:
         self.seen["joins"] += 1
 
         def leave() -> None:
-            self._say(f"member {number} leaves; it has {list(member.owned_by(member.process.pid))}")
+            own = member.owned_by(member.process.pid)
+            self._say(f"member {number} leaves; it has {list(own)}")
+            self.seen["joins_struck"] += bool(own)
             _signal(member.process.pid, signal.SIGTERM)
 
-        self._once_struck(until, lambda: bool(member.owned_by(member.process.pid)), leave)
+        def struck() -> bool:
+            return bool(member.owned_by(member.process.pid))
+
+        self._once_struck(until, struck, leave, JOINED_SECONDS)
 
     # --- servers and disks
 
@@ -353,7 +425,7 @@ class Campaign:
         def heal() -> None:
             asked = len(self._faults.asked) - before
             self._say(f"the store was {kind}: {asked} requests reached it")
-            self.seen["store_faults_struck"] += struck()
+            self.seen["store_faults_struck"] += asked > 0
             self._faults.fault = None
 
         self._once_struck(until, struck, heal)

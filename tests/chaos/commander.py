@@ -29,6 +29,9 @@ from tests.fleet import Harness
 PATIENCE_SECONDS = 240.0
 """For one command, through every outage of the broker."""
 
+TOLD_SECONDS = 10.0
+"""A flood says how far it is this often."""
+
 Outcome = TypeVar("Outcome")
 
 TABLE_BYTES = 60_000
@@ -36,17 +39,21 @@ TABLE_BYTES = 60_000
 
 
 class Commander:
-    """Starts with ``start``; ``close`` returns when what was ordered is done."""
+    """Starts with ``start``; after ``close`` it is done when what was ordered is."""
 
     def __init__(self, harness: Harness, say: Callable[[str], None]) -> None:
         self.counts: Counter[str] = Counter()
-        """Commands by kind, those that were refused, and the ``events`` that they made."""
+        """Commands by kind, those that were refused, and the ``events`` that they made.
+
+        ``flooded`` counts those of floods, and ``flood_struck`` those of them that the log took.
+        """
         self._harness = harness
         self._say = say
         self._slopes = itertools.count(1)
         self._orders: queue.Queue[Command | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self.failures: list[str] = []
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Wait for orders."""
@@ -61,10 +68,18 @@ class Commander:
         self._spawn(lambda: self._flood(flood))
 
     def close(self) -> None:
-        """Obey what was ordered, and end."""
+        """Take no more orders; what was ordered is still done."""
         self._orders.put(None)
-        for thread in self._threads:
-            thread.join()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything was given that was ordered before ``close``."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Give nothing more, and let nothing be tried again; a failure counts no more either."""
+        self._stopping.set()
+        self._orders.put(None)
 
     def new_bundle(self) -> str:
         """A bundle that was never released; returns its digest."""
@@ -77,6 +92,8 @@ class Commander:
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - a thread's failure is the run's
+                if self._stopping.is_set():
+                    return
                 self.failures.append(f"{type(error).__name__}: {error}")
 
         thread = threading.Thread(target=run, daemon=True)
@@ -84,20 +101,29 @@ class Commander:
         thread.start()
 
     def _obey(self) -> None:
-        while (order := self._orders.get()) is not None:
+        while (order := self._orders.get()) is not None and not self._stopping.is_set():
             self._give(order.ask, Random(order.draw), is_scheduled=True)
 
     def _flood(self, flood: Flood) -> None:
         random, began = Random(flood.draw), time.monotonic()
-        before = self.counts["events"]
-        for _ in range(flood.commands):
-            self._give(Ask.ANY, random, is_scheduled=False)
-        self.counts["flooded"] += flood.commands
-        events, seconds = self.counts["events"] - before, time.monotonic() - began
+        told, events = began, 0
+        for given in range(1, flood.commands + 1):
+            if self._stopping.is_set():
+                return
+            made = self._give(Ask.ANY, random, is_scheduled=False)
+            events += made
+            self.counts["flooded"] += 1
+            self.counts["flood_struck"] += bool(made)
+            if time.monotonic() - told >= TOLD_SECONDS:
+                told = time.monotonic()
+                self._say(f"the flood: {given} of {flood.commands} commands")
+        seconds = time.monotonic() - began
         self._say(f"the flood is over: {flood.commands} commands, {events} events, {seconds:.0f} s")
 
-    def _give(self, ask: Ask, random: Random, *, is_scheduled: bool) -> None:
-        """Choose and append; what a rule refuses is counted and is no failure.
+    def _give(self, ask: Ask, random: Random, *, is_scheduled: bool) -> int:
+        """Choose and append; returns how many events it made.
+
+        What a rule refuses is counted and is no failure.
 
         In a flood the fleet is not looked at, which takes longer than the append.
         """
@@ -121,13 +147,15 @@ class Commander:
             )
         except (RefusedByRule, NotFound) as refused:
             self.counts["refused"] += 1
-            outcome = refused.message
+            made, outcome = 0, refused.message
         else:
-            self.counts["events"] += len(events)
+            made = len(events)
+            self.counts["events"] += made
             outcome = ", ".join(type(each.data).__name__ for each in events)
         self.counts[kind] += 1
         if is_scheduled:
             self._say(f"{kind.lower()} at revision {deployment.revision}: {outcome}")
+        return made
 
     def _choose(self, ask: Ask, random: Random, *, is_scheduled: bool) -> tuple[Deployment, Given]:
         harness = self._harness
@@ -143,7 +171,7 @@ class Commander:
             except (RefusedByRule, NotFound):
                 raise
             except ModelwireError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self._stopping.is_set():
                     raise
                 self.counts["repeated"] += 1
                 time.sleep(0.2)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,10 +25,15 @@ from tests.fleet import flat_line
 STOP_SECONDS = 25.0
 """How long an end that was asked for may take: a supervisor kills what has not stopped after 16 s."""
 
+KILLED_SECONDS = 5.0
+"""A process with much memory is not gone at once; one that its parent starts meanwhile is met as well."""
+
 ENDED = "slot.ended by "
 """Counted beside the events, with the signal or the exit code behind it."""
 
 KILLED = f"{ENDED}SIGKILL"
+
+SUMMARY = "consumer.summary"
 
 DOUBTED_SUMMARIES = 2
 """The first one after a stop may come before anything else is noticed."""
@@ -57,6 +63,8 @@ class Slots:
         self.errors: list[str] = []
         """What processes said for people, mostly as they ended by themselves."""
         self.tracebacks = 0
+        self.answered = 0
+        """Answers told of: forecasts and rejections. Who is killed tells nothing of its last second."""
         self._record = record
         self._pids: dict[int, int] = {}
         """Slot -> its newest process."""
@@ -138,6 +146,8 @@ class Slots:
         told: dict[str, Any] = flat_line(line)
         with self._lock:
             self.events[told["event"]] += 1
+            if told["event"] == SUMMARY:
+                self.answered += told["answered"] + sum(told["rejected"].values())
             owned = self._owned.setdefault(pid, set())
             match told["event"]:
                 case "slot.started":
@@ -156,6 +166,16 @@ class Slots:
                     self._doubted[pid] -= 1
                     if self._doubted[pid] == 0:
                         del self._doubted[pid]
+
+
+def kill_left_over(folder: Path) -> None:
+    """End what still works in this folder, for a run that was broken off anywhere."""
+    deadline = time.monotonic() + KILLED_SECONDS
+    while (left := left_over(folder)) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def left_over(folder: Path) -> list[int]:

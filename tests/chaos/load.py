@@ -19,6 +19,10 @@ LARGEST = 4_096
 SLOWED = 0.2
 """Of the rate, while a fault is awaited: the stream goes on, and does not run away from the schedule."""
 
+FLUSH_SECONDS = 120.0
+BROKEN_OFF_SECONDS = 5.0
+"""How long acknowledgements are awaited where the run is broken off, and nobody judges it."""
+
 GOOD_START = good_request(0, "a")[:16]
 
 
@@ -51,6 +55,7 @@ class Load:
         self._random.shuffle(self._keys)
         self._poison = [each for each in POISON if len(each.make(0) or b"") <= LARGEST]
         self._unsent = 0
+        self._patience = FLUSH_SECONDS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -58,6 +63,11 @@ class Load:
     def is_over(self) -> bool:
         """Whether all is sent."""
         return self.sent >= self._count
+
+    @property
+    def least_seconds(self) -> float:
+        """How long all of it takes where no fault slows it."""
+        return self._count / self._rate
 
     def seconds_left(self) -> float:
         """A limit for the rest, amply."""
@@ -67,11 +77,13 @@ class Load:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Send no more; returns when all is acknowledged."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Send no more; returns when all is acknowledged, or soon where the block failed."""
+        if kind is not None:
+            self._patience = BROKEN_OFF_SECONDS
         self._stopping.set()
         self._thread.join()
-        assert self._unsent == 0, f"{self._unsent} requests were not acknowledged"
+        assert kind is not None or self._unsent == 0, f"{self._unsent} requests not acknowledged"
 
     def _run(self) -> None:
         producer = request_producer(self._servers)
@@ -82,20 +94,21 @@ class Load:
             due += (now - then) * self._rate * (SLOWED if self.is_slowed else 1.0)
             then = now
             due = min(due, self.limit, self._count)
-            while self.sent < due:
+            while self.sent < due and not self._stopping.is_set():
                 self._send(producer)
             producer.poll(0)
-        self._unsent = producer.flush(120)
+        self._unsent = producer.flush(self._patience)
 
     def _send(self, producer: Producer) -> None:
         value, key = self._next(), self._keys[self.sent % len(self._keys)]
-        while True:
+        while not self._stopping.is_set():
             try:
                 producer.produce(self._topic, value, key)
-                break
             except BufferError:
                 producer.poll(0.1)
-        self.sent += 1
+            else:
+                self.sent += 1
+                return
 
     def _next(self) -> bytes | None:
         if self._random.random() < POISONED:

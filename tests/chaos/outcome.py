@@ -8,6 +8,13 @@ from typing import Any
 from modelwire.checker import Kind, Report
 from tests.chaos.schedule import Sizes
 
+STRIKING = ("stops", "store_faults", "full_disks", "joins", "flood")
+"""Kinds of faults that may come and hit nothing. One of each kind has to strike; ``campaign`` says what
+that is. Not all have to: which process is where when a fault comes is for the machine."""
+
+NEVER_COUNTED = {"store_faults": 1}
+"""The first fault of the store is that it is down, and nobody counts refused connections."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -15,6 +22,8 @@ class Outcome:
 
     sizes: Sizes
     seed: int
+    schedule: str
+    """Its digest."""
     report: Report
     seen: Counter[str]
     rederived: int
@@ -40,6 +49,7 @@ class Outcome:
             "kills": self.seen["kills"],
             "broker_kills": self.seen["broker_kills"],
             "seed": self.seed,
+            "schedule": self.schedule,
             "forecasts": report.forecasts,
             "rejections": report.rejections,
             "poisoned": self.poisoned,
@@ -72,3 +82,7 @@ class Outcome:
         for name in ("kills", "broker_kills"):
             if self.seen[name] != getattr(sizes, name):
                 yield f"{self.seen[name]} {name} of {getattr(sizes, name)}"
+        for name in STRIKING:
+            scheduled = getattr(sizes, name)
+            if scheduled > NEVER_COUNTED.get(name, 0) and not self.seen[f"{name}_struck"]:
+                yield f"{name}: {scheduled} scheduled, and none struck anything"

@@ -5,6 +5,9 @@
 Each option may be an environment variable of its name. Lines say what happened after how many seconds and
 requests; the last one is a JSON object. The exit code is 1 where anything is not as it must be, and the
 folder of the run, with all log lines of the consumers, is kept then.
+
+SIGINT and SIGTERM stop everything that the run started. Such a run has no result: its last line names the
+folder, which stays, and the exit code is 130 or 143.
 """
 
 import json
@@ -16,9 +19,10 @@ from pathlib import Path
 
 import click
 
+from tests.chaos.abort import Aborted, abort_by_signal
 from tests.chaos.arena import arena
 from tests.chaos.campaign import Campaign
-from tests.chaos.schedule import pace, sizes_for
+from tests.chaos.schedule import flood_for, pace, sizes_for
 
 SAMPLE = 500
 
@@ -32,7 +36,7 @@ for name in [name for name in os.environ if name.startswith(("MODELWIRE_", "AWS_
 @click.option("--broker-kills", envvar="BROKER_KILLS", default=20, type=click.IntRange(0))
 @click.option("--seed", envvar="SEED", default=1)
 @click.option("--slots", envvar="SLOTS", default=3, type=click.IntRange(1, 16))
-@click.option("--flood", envvar="FLOOD", default=500, type=click.IntRange(0))
+@click.option("--flood", envvar="FLOOD", type=click.IntRange(0), help="Default: by the requests.")
 @click.option("--rate", envvar="RATE", type=float, help="Requests a second.")
 def main(
     requests: int,
@@ -40,15 +44,22 @@ def main(
     broker_kills: int,
     seed: int,
     slots: int,
-    flood: int,
+    flood: int | None,
     rate: float | None,
 ) -> None:
     """Run the chaos suite once."""
+    flood = flood_for(requests) if flood is None else flood
     sizes = sizes_for(requests, kills, broker_kills, slots, flood)
     folder = Path(tempfile.mkdtemp(prefix="modelwire-chaos-"))
     print(f"what the processes write is in {folder}, until all is well", flush=True)
-    with arena(folder, "chaos") as (harness, faults):
-        outcome = Campaign(harness, faults, sizes, seed, rate or pace(sizes), SAMPLE).run()
+    try:
+        with abort_by_signal(), arena(folder, "chaos") as (harness, faults):
+            outcome = Campaign(harness, faults, sizes, seed, rate or pace(sizes), SAMPLE).run()
+    except Aborted as aborted:
+        print(
+            f"aborted by {aborted.signal.name}, everything is stopped; {folder} stays for reading"
+        )
+        sys.exit(aborted.exit_code)
     if outcome.clean:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(outcome.as_json()))

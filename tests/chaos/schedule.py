@@ -16,6 +16,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from hashlib import sha256
 from random import Random
 
 FIRST, LAST = 0.03, 0.93
@@ -30,6 +31,10 @@ LONG_STOP_SECONDS = (7.5, 13.0)
 
 AWAY_SECONDS = (0.0, 1.0)
 """How long a killed broker is left alone. To that comes its start, of four seconds or so."""
+
+FULL_REQUESTS, FULL_FLOOD, LEAST_FLOOD = 100_000, 500, 20
+"""A flood grows with the run, up to the full size. A command takes 0.4 s beside everything else, so that
+500 of them made a run of 2,000 requests, which take 25 s, last four minutes."""
 
 FASTEST = 1_500.0
 """Requests a second, at most: beyond it the reading of the topics is what takes time."""
@@ -163,6 +168,11 @@ def sizes_for(requests: int, kills: int, broker_kills: int, slots: int, flood: i
     )
 
 
+def flood_for(requests: int) -> int:
+    """How many commands a flood has where nobody says."""
+    return min(max(FULL_FLOOD * requests // FULL_REQUESTS, LEAST_FLOOD), FULL_FLOOD)
+
+
 def pace(sizes: Sizes) -> float:
     """Requests a second at which two cores keep up: a slot that starts takes one of them for 2 s."""
     seconds = 10 + 2.7 * sizes.kills + 5.0 * sizes.broker_kills
@@ -182,6 +192,11 @@ def schedule(sizes: Sizes, seed: int) -> tuple[Step, ...]:
         *_flood(sizes, _source(seed, "flood")),
     ]
     return tuple(sorted(steps, key=lambda step: step.at))
+
+
+def digest(steps: tuple[Step, ...]) -> str:
+    """Names a schedule: 16 hexadecimal digits of the sha256 of all its steps."""
+    return sha256("\n".join(map(repr, steps)).encode()).hexdigest()[:16]
 
 
 def _source(seed: int, kind: str) -> Random:

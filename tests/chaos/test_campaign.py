@@ -24,7 +24,7 @@ SIZES = Sizes(
     broker_kills=1,
     stops=1,
     long_stops=1,
-    store_faults=1,
+    store_faults=2,
     full_disks=1,
     joins=1,
     commands=4,
@@ -45,5 +45,5 @@ def test_every_request_has_its_one_right_answer_whatever_dies(tmp_path: Path, mo
     assert said["rederived"] == SAMPLE
     assert said["poisoned"] > 20
     seen = outcome.seen
-    assert seen["store_faults_struck"] == 1
+    assert seen["store_faults_struck"] >= 1, "the store was down, then slow, and nobody asked it"
     assert seen["full_disks_struck"] == 1, "nobody met the full disk"

@@ -20,6 +20,8 @@ from tests.chaos.schedule import (
     Step,
     Stop,
     StoreFault,
+    digest,
+    flood_for,
     pace,
     schedule,
     sizes_for,
@@ -52,6 +54,24 @@ def test_a_seed_noted_with_a_bug_still_means_the_same() -> None:
         (4042, Kill(slot=1)),
         (4713, Kill(slot=1)),
     ]
+
+
+def test_a_digest_names_a_schedule() -> None:
+    """The same schedule has the same one on every machine; whatever is other in it makes another one."""
+    steps = schedule(SMALL, 1)
+    assert digest(steps) == digest(schedule(SMALL, 1)) == "f0165d4a4b40ca7b"
+    changed = [(steps[0], *steps[:0:-1]), steps[:-1], schedule(SMALL, 2), schedule(FULL, 1)]
+    later = replace(steps[0], at=steps[0].at + 1)
+    assert len({digest(each) for each in (steps, (later, *steps[1:]), *changed)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("requests", "commands"),
+    [(100, 20), (4_000, 20), (10_000, 50), (100_000, 500), (1_000_000, 500)],
+)
+def test_a_flood_is_as_large_as_its_run(requests: int, commands: int) -> None:
+    """A small run is not all flood, and has one; 500 commands are enough for any."""
+    assert flood_for(requests) == commands
 
 
 @pytest.mark.parametrize("sizes", [FULL, SMALL])
