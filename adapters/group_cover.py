@@ -50,8 +50,8 @@ def assignment_of(settings: Settings, group: str, topic: str) -> Assignment | No
     with admin(settings) as asked:
         futures = asked.client.describe_consumer_groups([group], request_timeout=LOOK_SECONDS)
         answer: ConsumerGroupDescription | KafkaError = asked.results(futures)[group]
-    if isinstance(answer, KafkaError):
-        raise asked.explain(answer, f"describe the group {group}")
+        if isinstance(answer, KafkaError):
+            raise asked.explain(answer, f"describe the group {group}")
     if answer.state is not ConsumerGroupState.STABLE:
         return None
     return frozenset(

@@ -1,6 +1,8 @@
 """``modelwire consume``: runs one instance until it is told to stop, or a supervisor of several."""
 
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ import structlog
 
 from adapters.group_offsets import Start
 from adapters.logs import configure_logs
-from adapters.settings import Settings, load_settings
+from adapters.settings import MODEL_NAME_PATTERN, Settings, load_settings
 from consumer.slot_health import LOOPBACK, SlotsHealth
 from consumer.slots import AtWork, end_with, supervise
 from consumer.supervisor import Supervisor
@@ -64,7 +66,9 @@ def consume(
     Runs until SIGTERM or SIGINT. Says what it does as JSON lines on stderr.
     """
     configure_logs(as_json=True)
-    with _failure_as_a_line():
+    with _failure_as_a_line({} if workers else {"slot": slot}):
+        _require_name(model)
+        structlog.contextvars.bind_contextvars(model=model)
         if supervisor is not None:
             end_with(supervisor)
         kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
@@ -87,15 +91,37 @@ def consume(
 
 
 @contextmanager
-def _failure_as_a_line() -> Iterator[None]:
-    """What nobody foresaw ends the block in a log line and exit code 1, not in a traceback."""
+def _failure_as_a_line(fields: Mapping[str, object]) -> Iterator[None]:
+    """What ends the block is a log line with these fields, like all that a consumer says.
+
+    Of an error of the world it has the next step, and no traceback; a person at a terminal reads that
+    in words instead. What nobody foresaw has exit code 1.
+    """
     try:
         yield
-    except (ModelwireError, click.ClickException):
+    except click.ClickException:
         raise
-    except Exception:  # what nobody expected is told as a log line, like all that a consumer says
-        log.exception("consumer.failed")
+    except ModelwireError as error:
+        if sys.stderr is not None and sys.stderr.isatty():
+            raise
+        said = error.with_traceback(None)
+        said.__cause__ = None  # nor its cause's
+        log.error(
+            "consumer.failed", exc_info=said, exit_code=error.exit_code, next=error.hint, **fields
+        )
+        click.get_current_context().exit(error.exit_code)
+    except Exception:
+        log.exception("consumer.failed", exit_code=1, **fields)
         click.get_current_context().exit(1)
+
+
+def _require_name(model: str) -> None:
+    """Raises UsageProblem where it cannot be a model's name, as the other commands say it."""
+    if not re.fullmatch(MODEL_NAME_PATTERN, model):
+        raise UsageProblem(
+            f"{model!r} is not a model's name",
+            hint="a name has up to 63 of a-z, 0-9 and -, and starts with a letter, such as sales",
+        )
 
 
 def _supervise(
@@ -123,11 +149,11 @@ def _supervise(
             "MODELWIRE_CONSUMER__HEALTH_HOST": LOOPBACK,
         }
 
-    structlog.contextvars.bind_contextvars(model=model)
     health = SlotsHealth(model, lambda: supervisor.slots, ports)
-    if ports:
-        health.open(settings.consumer.health_host, settings.consumer.health_port)
     try:
+        if ports:
+            health.open(settings.consumer.health_host, settings.consumer.health_port)
+            health.require_ports()
         return supervise(supervisor, command, variables)
     finally:
         health.close()

@@ -31,7 +31,7 @@ from consumer.aborts import Aborts
 from consumer.admission import Limits
 from consumer.control import Follower
 from consumer.description import Description
-from consumer.health import Health, Pulse
+from consumer.health import Health, Place, Pulse
 from consumer.isolation import Isolation
 from consumer.journal import Journal
 from consumer.memory import MIB, budget_of
@@ -118,9 +118,8 @@ def run(
     follower = Follower(settings, model, loader, reporter.changed)
     isolation = _isolation(settings, model, slot, bundles, health.pulse.beating(stop.has_not_come))
     service = Service(settings.consumer, instance, follower, loader, reporter, shadows, isolation)
-    stream = RequestStream(
-        settings, model, instance, service, health.pulse.beating(stop.is_overdue)
-    )
+    place = Place(service)
+    stream = RequestStream(settings, model, instance, place, health.pulse.beating(stop.is_overdue))
     service.attach(stream, stream.record_limit)
     loader.start()
     follower.start()
@@ -130,7 +129,7 @@ def run(
     )
     reporter.start(description, Aborts(settings, model, instance, follower).look)
     health.pulse.beat()
-    health.watch(description.identity, description.vitals)
+    health.watch(description.identity, description.vitals, place)
     clean = False
     try:
         stream.open()

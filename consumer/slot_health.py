@@ -2,34 +2,49 @@
 
 1. Alive (``/healthz``): the supervisor answers, and no slot was given up. A slot that is down is being
    started again; whoever restarts the whole for that would take the other slots down.
-2. Ready (``/readyz``): every slot says of itself that it is. The body tells what each one says.
+2. Ready (``/readyz``): every slot says of itself that it is. The body tells what each one says, and of
+   one without a process how the last one ended, and who has its port where somebody else does.
 3. Metrics (``/metrics``): every sample of every slot, with a label ``slot``; the supervisor's own beside
    them. A slot that cannot be asked is left out, and ``modelwire_slot_running`` tells of it.
 
 Each slot has a port of its own on loopback. All are asked at once, and after ``ASK_SECONDS`` the page is
 made of what was answered, so that slots that hang neither hide the others nor hold the page up.
+
+All ports are looked at before a slot starts: one that is taken then is a mistake of whoever set them.
+``open_port`` is for an instance's own port too; what stands here loads no model runtime.
 """
 
+import errno
 import http.client
 import json
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http import HTTPStatus
 
+import psutil
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from adapters.http_port import HttpPort, Reply
+from adapters.http_port import HttpPort, Page, Reply
 from adapters.metrics import Exposition, Kind, Measure, Reading
 from consumer.supervisor import LASTING, Slot
 from consumer.threads import step_back, thread_of
+from schemas.errors import ModelwireError, UsageProblem
 
 ASK_SECONDS = 0.4
 """A slot answers within milliseconds. A probe's own limit is a second, in which it may have to wait for
 another one's page first."""
+
+FREE_SECONDS = 2.0
+"""How long a slot's port is waited for at the start. The slots of a supervisor that was killed a moment
+ago die with it, but a little later."""
+
+LOOK_SECONDS = 0.05
 
 LOOPBACK = "127.0.0.1"
 
@@ -77,19 +92,44 @@ class SlotsHealth:
         self._http: HttpPort | None = None
 
     def open(self, host: str, port: int) -> None:
-        """Answer on this port. Raises ModelwireError where it cannot be had."""
+        """Answer on this port. Raises UsageProblem where it cannot be had."""
         pages = {
             "/healthz": lambda _accept: _reply(*aliveness(self._slots())),
-            "/readyz": lambda _accept: _reply(*readiness(self._slots(), self._ask("/readyz"))),
+            "/readyz": lambda _accept: _reply(*self._readiness()),
             "/metrics": self._metrics,
         }
-        self._http = HttpPort(host, port, pages, step_back)
+        self._http = open_port(host, port, pages)
         thread_of("health", self._http.serve).start()
 
     def close(self) -> None:
         """Free the port, if it was opened."""
         if self._http is not None:
             self._http.close()
+
+    def require_ports(self) -> None:
+        """Before a slot starts: raises UsageProblem where another process has the port of one."""
+        deadline = time.monotonic() + FREE_SECONDS
+        for number, port in self._ports.items():
+            while holder := holder_of(LOOPBACK, port):
+                if time.monotonic() > deadline:
+                    raise UsageProblem(
+                        f"port {port} of {LOOPBACK}, for health and metrics of slot {number}, "
+                        f"is taken by another process: {holder}",
+                        hint="end that process, or set another consumer.health_port: the "
+                        f"{len(self._ports)} ports above it are the slots'; 0 for none",
+                    )
+                time.sleep(LOOK_SECONDS)
+
+    def _readiness(self) -> tuple[bool, dict[str, object]]:
+        slots = self._slots()
+        down = [slot.number for slot in slots if slot.pid is None]
+        taken = {number: holder_of(LOOPBACK, self._ports[number]) for number in down}
+        reasons = {
+            number: f"port {self._ports[number]} of {LOOPBACK} is taken by another process: {holder}"
+            for number, holder in taken.items()
+            if holder
+        }
+        return readiness(slots, self._ask("/readyz"), reasons)
 
     def _metrics(self, accept: str) -> Reply:
         own, _ = self._own.page("")
@@ -111,15 +151,53 @@ class SlotsHealth:
         return {number: each for number, each in said.items() if each is not None}
 
 
+def open_port(host: str, port: int, pages: Mapping[str, Page]) -> HttpPort:
+    """The port with these pages, not served yet. Raises UsageProblem where it cannot be had."""
+    try:
+        return HttpPort(host, port, pages, step_back)
+    except ModelwireError as error:
+        holder = holder_of(host, port)
+        whose = f": {holder}" if holder else ""
+        raise UsageProblem(f"{error.message}{whose}", hint=error.hint) from error
+
+
+def holder_of(host: str, port: int) -> str:
+    """Who has this port, as far as the system tells; empty where it could be had, or cannot be known."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the server does. It does not listen, so it keeps the port from nobody meanwhile.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return _listener_on(port) if error.errno == errno.EADDRINUSE else ""
+    return ""
+
+
+def _listener_on(port: int) -> str:
+    try:
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid:
+                return f"process {each.pid} ({psutil.Process(each.pid).name()})"
+    except psutil.Error:  # another user's, or gone meanwhile
+        pass
+    return "one that the system does not name"
+
+
 def aliveness(slots: Sequence[Slot]) -> tuple[bool, dict[str, object]]:
     """Rule 1, and what to tell."""
     alive = all(slot.given_up is None for slot in slots)
     return alive, {"alive": alive, "slots": {slot.number: _standing(slot) for slot in slots}}
 
 
-def readiness(slots: Sequence[Slot], said: Mapping[int, Said]) -> tuple[bool, dict[str, object]]:
-    """Rule 2, from what the slots answered, and what to tell."""
-    told = {slot.number: _readiness(slot, said.get(slot.number)) for slot in slots}
+def readiness(
+    slots: Sequence[Slot], said: Mapping[int, Said], reasons: Mapping[int, str]
+) -> tuple[bool, dict[str, object]]:
+    """Rule 2, from what the slots answered, and what to tell; ``reasons`` is why some cannot."""
+    told = {
+        slot.number: _readiness(slot, said.get(slot.number), reasons.get(slot.number))
+        for slot in slots
+    }
     ready = all(each["ready"] is True for each in told.values())
     return ready, {"ready": ready, "slots": told}
 
@@ -175,12 +253,17 @@ class _Families(Collector):
 def _standing(slot: Slot) -> dict[str, object]:
     if slot.given_up is not None:
         return {"state": "given up", "exit_code": slot.given_up, "reason": LASTING[slot.given_up]}
-    return {"state": "waiting" if slot.pid is None else "running", "starts": slot.starts}
+    if slot.pid is not None:
+        return {"state": "running", "starts": slot.starts}
+    ended = slot.last_code
+    why = {} if ended not in LASTING else {"exit_code": ended, "reason": LASTING[ended]}
+    return {"state": "waiting", "starts": slot.starts, **why}
 
 
-def _readiness(slot: Slot, said: Said | None) -> dict[str, object]:
+def _readiness(slot: Slot, said: Said | None, reason: str | None) -> dict[str, object]:
     if said is None:
-        return {"ready": False, **_standing(slot)}
+        why = {} if reason is None else {"reason": reason}
+        return {"ready": False, **_standing(slot), **why}
     try:
         told = json.loads(said.text)
     except ValueError:

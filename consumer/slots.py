@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from adapters.processes import die_with_parent, signal_name
-from consumer.supervisor import LASTING, Slot, Stopping, Supervisor
+from consumer.supervisor import LASTING, TAKEN, Slot, Stopping, Supervisor
 from schemas.errors import ModelwireError
 
 _ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -168,6 +168,7 @@ class _Shell:
         if slot is None:
             return
         how = {"exit_code": code} if code >= 0 else {"signal": signal_name(-code)}
+        taken = {"taken_ends": slot.taken_ends} if code == TAKEN else {}
         asked = self._supervisor.stopping is not Stopping.NO
         write = log.info if asked and code in (0, -signal.SIGTERM) else log.warning
         write(
@@ -177,6 +178,7 @@ class _Shell:
             **how,
             seconds=round(now - slot.started_at, 3),
             bad_ends=slot.bad_ends,
+            **taken,
             **_next(slot, now),
         )
         if slot.given_up is not None:

@@ -9,17 +9,20 @@ Rules, over what happened (which process ended how, which signal came, what time
    started again as after a first bad end.
 3. Four codes say what a restart does not mend (``LASTING``). A slot none of whose processes has been at
    work (past all that these codes tell of a start, and in its group) is given up at once where it ends
-   with one of them, so that whoever starts it hears of it. Giving it up takes nothing away.
+   with one of them (but for 5, rule 5), so that whoever starts it hears of it. Giving it up takes nothing
+   away.
 4. A slot that has been at work is not to be lost for what passes: a broker that is just back can say for
-   a while that a topic is not there, and code 5 is also the end of a process whose slot another one took.
-   It is given up after ``DOUBTED`` ends in a row with one and the same of these codes, and so is any slot
-   that ends with 5. A process that was at work for ``WELL_SECONDS`` begins a new row. Two supervisors
-   with the same slots take them from each other in turns, ever more slowly, until one of them holds a
-   slot that long each time and the other one never does. That one gives it up, and the other keeps it.
-5. Everything else (a broker that is away, a crash, a kill, a watchdog's end) is tried for ever.
-6. The first signal asks every slot to stop, and nothing is started any more. A second one, if it comes
+   a while that a topic is not there. It is given up after ``DOUBTED`` ends in a row with one and the same
+   of these codes. A process that was at work for ``WELL_SECONDS`` begins a new row.
+5. Code 5 is also the end of a process whose slot another one took. Such ends have a row of their own,
+   which no other end and no work breaks, only ``CALM_SECONDS`` without one: two supervisors with the same
+   slots take them from each other in turns, and each process is at work until it is taken from. Each
+   start waits longer, by that row. A slot is given up after ``DOUBTED`` such ends, and one that had its
+   place for ``HELD_SECONDS`` before the row began after twice as many: so who came later gives it up.
+6. Everything else (a broker that is away, a crash, a kill, a watchdog's end) is tried for ever.
+7. The first signal asks every slot to stop, and nothing is started any more. A second one, if it comes
    later than ``ECHO_SECONDS`` (``timeout`` and others send one signal twice), or ``STOP_SECONDS``, kills.
-7. It is over when no process runs and none is to be started.
+8. It is over when no process runs and none is to be started.
 
 The code at the end says why: 130 where a second signal killed; 124 where a slot did not stop in time;
 else that of the slot that was given up first; else of the first that failed in its stop, 1 for a signal;
@@ -43,6 +46,15 @@ DOUBTED = 10
 """Ends in a row with a lasting code until it is believed. Where each comes soon after its start, the
 delays between them alone take a minute and a half (``delay_after``)."""
 
+CALM_SECONDS = 300.0
+"""Without an end with code 5, until a next one begins a new row. In a row they are at most two minutes
+apart: half a minute's delay on either side, two starts, and the 20 seconds that a process may take to
+hear that its place is taken."""
+
+HELD_SECONDS = 60.0
+"""Who had the place that long when it was first taken had it before the other one came, which cannot
+hold it that long at first: its first end with 5 comes with the other one's next start, at once."""
+
 STOP_SECONDS = 16.0
 """How long a slot may take to stop. It repeats a call in doubt for 8 s, and its watchdog ends it where a
 call has not come back after 12."""
@@ -52,11 +64,13 @@ ECHO_SECONDS = 0.5
 TIMED_OUT = 124
 INTERRUPTED = 130
 
+TAKEN = 5
+
 LASTING = {
     2: "its command or its settings are not usable",
     3: "a rule refuses that it starts; a person has to say how",
     4: "what it was told to answer for does not exist",
-    5: "another process has its slot, or its topics are not as they must be",
+    TAKEN: "another process has its slot, or its topics are not as they must be",
 }
 """Exit code -> why a restart does not mend it (schemas/errors.py)."""
 
@@ -74,7 +88,13 @@ class Slot:
     bad_ends: int = 0
     """In a row, since it last ran well."""
     lasting_ends: int = 0
-    """The newest ones, in a row, with one and the same lasting code."""
+    """The newest ones, in a row, with one and the same lasting code, but for ``TAKEN``."""
+    taken_ends: int = 0
+    """With ``TAKEN``, in their own row."""
+    taken_at: float | None = None
+    """When the newest of them came."""
+    held_long: bool = False
+    """Whether it had its place for ``HELD_SECONDS`` when that row began."""
     last_code: int | None = None
     has_worked: bool = False
     """One of its processes has been at work."""
@@ -110,13 +130,19 @@ def after_end(slot: Slot, code: int, now: float, jitter: float) -> Slot:
     ran_well = now - slot.started_at >= WELL_SECONDS
     worked_well = slot.at_work_since is not None and now - slot.at_work_since >= WELL_SECONDS
     bad_ends = 1 if ran_well or code == 0 else slot.bad_ends + 1
-    goes_on = code == slot.last_code and not worked_well
-    lasting_ends = (slot.lasting_ends if goes_on else 0) + 1 if code in LASTING else 0
-    given_up = lasting_ends >= patience(code, has_worked=slot.has_worked)
+    if code == TAKEN:
+        slot = _taken(slot, now)
+        row, lasting_ends = slot.taken_ends, 0
+        in_vain = row
+    else:
+        goes_on = code == slot.last_code and not worked_well
+        lasting_ends = (slot.lasting_ends if goes_on else 0) + 1 if code in LASTING else 0
+        row, in_vain = bad_ends, lasting_ends
+    given_up = in_vain >= patience(slot, code)
     return replace(
         slot,
         pid=None,
-        starts_at=None if given_up else now + delay_after(bad_ends, jitter),
+        starts_at=None if given_up else now + delay_after(row, jitter),
         given_up=code if given_up else None,
         bad_ends=bad_ends,
         lasting_ends=lasting_ends,
@@ -125,11 +151,21 @@ def after_end(slot: Slot, code: int, now: float, jitter: float) -> Slot:
     )
 
 
-def patience(code: int, *, has_worked: bool) -> float:
-    """How often in a row a slot may end with ``code`` before it is given up."""
+def _taken(slot: Slot, now: float) -> Slot:
+    """The slot with one more end with ``TAKEN`` in its row."""
+    if slot.taken_at is not None and now - slot.taken_at < CALM_SECONDS:
+        return replace(slot, taken_ends=slot.taken_ends + 1, taken_at=now)
+    held_long = slot.at_work_since is not None and now - slot.at_work_since >= HELD_SECONDS
+    return replace(slot, taken_ends=1, taken_at=now, held_long=held_long)
+
+
+def patience(slot: Slot, code: int) -> float:
+    """How often in a row the slot may end with ``code`` before it is given up."""
     if code not in LASTING:
         return float("inf")
-    return DOUBTED if has_worked or code == 5 else 1
+    if code == TAKEN:
+        return DOUBTED * 2 if slot.held_long else DOUBTED
+    return DOUBTED if slot.has_worked else 1
 
 
 class Supervisor:

@@ -18,9 +18,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
+from consumer.health import LOST
 from consumer.measures import MEASURES
 from deployment.commands import Revoke
 from schemas.rejection import Reason
+from tests.broker_proxy import BrokerProxy
 from tests.bundles import store_bundle
 from tests.fleet import Harness, Instance, environment_of, flat_line, wait_for
 from tests.log_page import documented_events
@@ -265,7 +267,33 @@ def test_a_port_that_is_taken_ends_the_process_at_once(harness: Harness) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         instance = harness.start(CONSUMER__HEALTH_PORT=port)
-        assert instance.wait_for_exit() == 1
+        assert instance.wait_for_exit() == 2
+    [failed] = instance.lines("consumer.failed")
+    assert (failed["slot"], failed["exit_code"]) == (0, 2)
     assert f"port {port} of 127.0.0.1, for health and metrics, is taken" in instance.text
     assert "consumer.health_port" in instance.text
     assert "Traceback" not in instance.text
+
+
+def test_who_lost_its_place_in_the_group_is_not_ready(harness: Harness) -> None:
+    """A broker that is away for longer than a session: 503 with the reason, and 200 once it is back."""
+    probe = Probe()
+    harness.release(store_bundle(harness.store, harness.model, 1.0))
+    proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
+    instance = harness.start(
+        KAFKA__BOOTSTRAP_SERVERS=proxy.address,
+        CONSUMER__HEALTH_PORT=str(probe.port),
+        CONSUMER__MEMBERSHIP="dynamic",
+        CONSUMER__SESSION_TIMEOUT_MS="2000",
+        CONSUMER__TRANSACTION_TIMEOUT_MS="1000",
+    )
+    probe.wait_until("/readyz", 200)
+    instance.wait_for_line("partitions.assigned")
+    proxy.go_away()
+    instance.wait_for_line("partitions.lost")
+    assert probe.wait_until("/readyz", 503)["detail"] == LOST
+    assert probe.get("/healthz")[0] == 200
+    proxy.heal()
+    probe.wait_until("/readyz", 200)
+    assert instance.terminate() == 0
+    proxy.close()

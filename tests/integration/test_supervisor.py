@@ -183,6 +183,40 @@ def test_what_it_has_no_numbers_for_is_refused(
     assert said in harness.run("consume", "--model", "m", *arguments, code=2)
 
 
+def test_a_port_that_is_taken_ends_it_before_a_slot_starts(harness: Harness) -> None:
+    """Its own, or that of one of its slots: exit code 2, and the port and its holder are named."""
+    first = free_ports(3)
+    for taken in (first, first + 2):
+        with socket.create_server(("127.0.0.1", taken)):
+            supervisor = harness.start(0, "--workers", "2", CONSUMER__HEALTH_PORT=str(first))
+            assert supervisor.wait_for_exit() == 2
+        assert f"port {taken} of 127.0.0.1" in supervisor.text
+        assert f"process {os.getpid()} " in supervisor.text
+        assert supervisor.lines("consumer.failed")[0]["exit_code"] == 2
+        assert not supervisor.lines("slot.started")
+
+
+def test_two_supervisors_of_one_slot_take_it_ever_more_slowly(harness: Harness) -> None:
+    """Each end with 5 is one more of its row, also after seconds at work, and waits longer."""
+    supervisors = [start(harness, 1)]
+    harness.wait_until_ready()
+    supervisors.append(harness.start(0, "--workers", "1"))
+
+    def taken_from(supervisor: Instance) -> list[int]:
+        lines = supervisor.lines("slot.ended")
+        return [line["taken_ends"] for line in lines if line.get("exit_code") == 5]
+
+    wait_for("three ends of either", lambda: all(len(taken_from(s)) > 2 for s in supervisors), 120)
+    for supervisor in supervisors:
+        rows = taken_from(supervisor)
+        assert rows == list(range(1, len(rows) + 1))
+        lines = [line for line in supervisor.lines("slot.ended") if line.get("exit_code") == 5]
+        assert lines[0]["starts_in_seconds"] == 0
+        assert lines[2]["starts_in_seconds"] > lines[1]["starts_in_seconds"] > 0
+        assert lines[2]["starts_in_seconds"] > 0.7
+    assert "Traceback" not in supervisors[0].text
+
+
 def test_a_second_signal_does_not_wait_for_a_slot_that_hangs(harness: Harness) -> None:
     """The slot is killed, and the code says that the end was not awaited."""
     supervisor = start(harness, 1)

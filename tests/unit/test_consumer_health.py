@@ -2,9 +2,10 @@
 
 import http.client
 import json
+import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
@@ -14,12 +15,13 @@ from structlog.testing import capture_logs
 
 from adapters import http_port
 from adapters.http_port import MOST_CONNECTIONS, HttpPort, Page, Reply
+from adapters.request_stream import Committed
 from adapters.settings import Consumer
 from consumer import health as shipped
-from consumer.health import Health, Pulse
+from consumer.health import LOST, Health, Place, Pulse
 from consumer.summary import Summary, summary_of
 from consumer.vitals import Vitals, alive, ready
-from schemas.errors import ModelwireError
+from schemas.errors import UsageProblem
 from schemas.fleet import Phase
 from schemas.forecast import Variant
 from tests.fleet import wait_for
@@ -87,6 +89,49 @@ def test_an_instance_is_ready_while_it_may_take_traffic(
     good, phase, detail = told
     assert verdict.good is good
     assert verdict.told == {"ready": good, "phase": phase, "detail": detail}
+
+
+class Heard:
+    """A stream's listener that remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, list[int]]] = []
+
+    def assigned(self, found: Mapping[int, Committed]) -> Collection[int]:
+        """Says that the first of them waits."""
+        self.said.append(("assigned", sorted(found)))
+        return sorted(found)[:1]
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Remembers them."""
+        self.said.append(("revoked", sorted(partitions)))
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Remembers them."""
+        self.said.append(("lost", sorted(partitions)))
+
+
+def test_a_place_is_lost_with_the_last_partition_and_back_with_the_first() -> None:
+    """What is revoked was given up in order; everything is passed on."""
+    heard = Heard()
+    place = Place(heard)
+    found = {each: Committed(0, "") for each in range(3)}
+    assert place.assigned(found) == [0]
+    place.revoked([0])
+    place.lost([1])
+    assert not place.is_lost
+    place.lost([2])
+    assert place.is_lost
+    place.assigned({})
+    assert place.is_lost
+    place.assigned({2: Committed(0, "")})
+    assert not place.is_lost
+    place.revoked([2])
+    place.lost([])
+    assert not place.is_lost
+    assert [what for what, _ in heard.said] == [
+        *("assigned", "revoked", "lost", "lost", "assigned", "assigned", "revoked", "lost")
+    ]
 
 
 def test_a_call_that_is_repeated_beats_the_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,9 +296,10 @@ def test_a_port_that_cannot_be_had_is_an_error_that_names_it(
     """At the start, before anything else; and what to do."""
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ModelwireError, match=says) as error:
+        with pytest.raises(UsageProblem, match=says) as error:
             Health(Consumer(health_port=port, health_host=host))
     assert f"port {port} of {host}" in error.value.message
+    assert (f"process {os.getpid()} " in error.value.message) == (host == HOST)
     assert hint in (error.value.hint or "")
 
 
@@ -296,6 +342,23 @@ def test_the_port_tells_the_vitals_of_the_moment() -> None:
         assert (status, json.loads(text)["reason"]) == (503, "threads that died: shadow")
         assert 'modelwire_ready{model="sales"} 0.0' in ask(port, "/metrics")[1]
         assert ask(port, "/metrics", accept="application/openmetrics-text")[1].endswith("# EOF\n")
+
+
+def test_who_lost_its_place_is_not_ready_until_partitions_come() -> None:
+    """The loop goes on and the phase stays; what the page and the figures say is the same."""
+    place = Place(Heard())
+    with healthy(None) as (health, port):
+        health.watch(WHO, vitals, place)
+        place.assigned({0: Committed(0, "")})
+        assert ask(port, "/readyz")[0] == 200
+        place.lost([0])
+        status, text = ask(port, "/readyz")
+        assert status == 503
+        assert json.loads(text) == {"ready": False, "phase": "ready", "detail": LOST}
+        assert 'modelwire_ready{model="sales"} 0.0' in ask(port, "/metrics")[1]
+        assert ask(port, "/healthz")[0] == 200
+        place.assigned({0: Committed(0, "")})
+        assert ask(port, "/readyz")[0] == 200
 
 
 @pytest.mark.parametrize(("score_timeout_ms", "seconds"), [(500, 30.5), (60_000, 70.5)])

@@ -1,6 +1,7 @@
 """What a supervisor's port says of its slots, which are asked on ports of their own."""
 
 import json
+import os
 import socket
 import threading
 import urllib.error
@@ -17,6 +18,7 @@ from adapters.http_port import HttpPort, Reply
 from consumer import slot_health
 from consumer.slot_health import SlotsHealth
 from consumer.supervisor import Slot
+from schemas.errors import UsageProblem
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -126,6 +128,50 @@ def test_one_slot_that_is_not_ready_is_named(stack: ExitStack) -> None:
     }
     assert told["slots"]["1"]["detail"] == "no champion yet"
     assert told["slots"]["2"] == {"ready": False, "state": "waiting", "starts": 3}
+
+
+def test_a_slot_whose_port_was_taken_says_so(stack: ExitStack) -> None:
+    """Its processes end with 2 before they can answer; the supervisor looks who has the port."""
+    server = stack.enter_context(socket.socket())
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # keeps the port from nobody yet
+    server.bind(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    slots = [Slot(0, starts_at=9.0, last_code=2), Slot(1, starts_at=9.0, last_code=5)]
+    asked = Asked(stack, slots, {}, {0: port})
+    told = json.loads(asked.get("/readyz")[1])["slots"]["0"]
+    assert (told["exit_code"], told["reason"]) == (2, "its command or its settings are not usable")
+    server.listen()
+    told = json.loads(asked.get("/readyz")[1])["slots"]
+    assert f"port {port} of 127.0.0.1 is taken by another process" in told["0"]["reason"]
+    assert f"process {os.getpid()} " in told["0"]["reason"]
+    assert told["1"]["reason"].startswith("another process has its slot")
+
+
+def test_a_port_of_a_slot_that_is_taken_is_told_at_the_start(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its number, and who has it."""
+    monkeypatch.setattr(slot_health, "FREE_SECONDS", 0.1)
+    taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = taken.getsockname()[1]
+    health = SlotsHealth("sales", list, {0: free_port(), 1: port})
+    with pytest.raises(UsageProblem) as error:
+        health.require_ports()
+    assert f"port {port} of 127.0.0.1, for health and metrics of slot 1" in error.value.message
+    assert f"process {os.getpid()} " in error.value.message
+    assert "set another consumer.health_port: the 2 ports above it" in error.value.hint
+
+
+def test_the_port_of_a_slot_that_is_just_ending_is_waited_for(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a supervisor that was killed a moment ago."""
+    monkeypatch.setattr(slot_health, "FREE_SECONDS", 10.0)
+    taken = socket.create_server(("127.0.0.1", 0))
+    ending = threading.Timer(0.2, taken.close)
+    ending.start()
+    stack.callback(ending.join)
+    SlotsHealth("sales", list, {0: taken.getsockname()[1]}).require_ports()
 
 
 def test_a_slot_that_is_down_leaves_the_supervisor_alive(stack: ExitStack) -> None:

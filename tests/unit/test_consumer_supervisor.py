@@ -9,8 +9,10 @@ import pytest
 
 from consumer.instance import DOUBT_SECONDS
 from consumer.supervisor import (
+    CALM_SECONDS,
     DOUBTED,
     ECHO_SECONDS,
+    HELD_SECONDS,
     LASTING,
     LONGEST_DELAY_SECONDS,
     STOP_SECONDS,
@@ -124,7 +126,7 @@ def test_a_slot_that_has_worked_doubts_them(error: type[ModelwireError], lived: 
     assert ends(error.exit_code, lived=lived, slot=doubting).given_up == error.exit_code
 
 
-@pytest.mark.parametrize("error", [UsageProblem, RefusedByRule, NotFound, Conflict])
+@pytest.mark.parametrize("error", [UsageProblem, RefusedByRule, NotFound])
 def test_a_slot_that_works_in_between_is_never_given_up(error: type[ModelwireError]) -> None:
     """Whatever ends it every few seconds; one that hardly comes to work is no such slot."""
     code = error.exit_code
@@ -132,6 +134,44 @@ def test_a_slot_that_works_in_between_is_never_given_up(error: type[ModelwireErr
     hardly = ends(*[code] * (DOUBTED - 1), lived=8.0, worked=WELL_SECONDS - 0.1)
     assert ends(code, lived=8.0, worked=1.0, slot=hardly).given_up == code
     assert ends(*[code] * (DOUBTED - 1), worked=WELL_SECONDS, slot=hardly).given_up is None
+
+
+def test_a_slot_that_is_taken_again_and_again_waits_longer_whatever_it_works() -> None:
+    """Each process is at work until the place is taken from it: that begins no new row."""
+    waits, slot = [], Slot(0)
+    while slot.given_up is None:
+        slot = ends(Conflict.exit_code, lived=20.0, worked=18.0, slot=slot)
+        waits += [] if slot.starts_at is None else [delay(slot, 20.0)]
+    assert waits == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert slot.given_up == Conflict.exit_code
+
+
+def test_no_other_end_breaks_the_row_of_a_taken_place() -> None:
+    """A crash in between says nothing of who has the place, and has its own wait."""
+    taken = ends(*[Conflict.exit_code] * 5, lived=8.0, worked=7.0)
+    crashed = ends(-SIGKILL, lived=8.0, worked=7.0, slot=taken)
+    assert (delay(crashed, 8.0), crashed.taken_ends) == (0.0, 5)
+    assert delay(ends(Conflict.exit_code, lived=8.0, worked=7.0, slot=crashed), 8.0) == 8.0
+
+
+def test_minutes_without_a_taken_place_begin_a_new_row() -> None:
+    """Who lost it nine times long ago has kept it since."""
+    often = ends(*[Conflict.exit_code] * (DOUBTED - 1), lived=8.0, worked=7.0)
+    later = ends(Conflict.exit_code, lived=CALM_SECONDS, worked=1.0, slot=often)
+    assert (later.given_up, later.taken_ends, delay(later, CALM_SECONDS)) == (None, 1, 0.0)
+    sooner = ends(Conflict.exit_code, lived=CALM_SECONDS / 2, worked=1.0, slot=often)
+    assert sooner.given_up == Conflict.exit_code
+
+
+def test_who_had_its_place_for_long_is_given_more_patience() -> None:
+    """Twice as many ends, if it held it that long when the row began; later it does not count."""
+    code = Conflict.exit_code
+    elder = ends(code, lived=HELD_SECONDS + 2, worked=HELD_SECONDS)
+    assert ends(*[code] * (2 * DOUBTED - 2), lived=8.0, worked=7.0, slot=elder).given_up is None
+    assert ends(*[code] * (2 * DOUBTED - 1), lived=8.0, worked=7.0, slot=elder).given_up == code
+    younger = ends(code, lived=HELD_SECONDS, worked=HELD_SECONDS - 1)
+    held = ends(*[code] * (DOUBTED - 1), lived=90.0, worked=HELD_SECONDS + 1, slot=younger)
+    assert held.given_up == code
 
 
 def test_a_lasting_end_is_doubted_for_a_minute_at_least() -> None:
@@ -169,15 +209,23 @@ def test_every_code_of_the_error_family_is_decided_on() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_of_two_supervisors_with_one_slot_one_stays(seed: int) -> None:
-    """They take it from each other in turns until one has lost it too often; never do both give up."""
+@pytest.mark.parametrize("head_start", [1.0, HELD_SECONDS, 86_400.0])
+@pytest.mark.parametrize("notices", [0.0, 7.0, 20.0])
+def test_of_two_supervisors_with_one_slot_one_stays(
+    seed: int, head_start: float, notices: float
+) -> None:
+    """They take it from each other in turns until one has lost it too often; never do both give up.
+
+    A process ends up to ``notices`` seconds after its place was taken. Who had it for long stays.
+    """
     chance = random.Random(seed)
     slots = [Slot(0, has_worked=True, at_work_since=0.0), Slot(0)]
     holder = 0
-    takes = [(60.0, 1)]  # when whose next process takes the slot
+    takes = [(head_start, 1)]  # when whose next process takes the slot
     while takes:
         now, taker = heapq.heappop(takes)
-        lost = after_end(slots[holder], Conflict.exit_code, now, chance.random())
+        ended = now + chance.uniform(0, notices)
+        lost = after_end(slots[holder], Conflict.exit_code, ended, chance.random())
         slots[holder] = lost
         if lost.starts_at is not None:
             heapq.heappush(takes, (lost.starts_at + chance.uniform(0.7, 2.0), holder))
@@ -186,9 +234,10 @@ def test_of_two_supervisors_with_one_slot_one_stays(seed: int) -> None:
             slots[taker], started_at=now - 0.7, has_worked=True, at_work_since=at_work
         )
         holder = taker
-        assert now < 1_800, "they do not come to an end"
+        assert now < head_start + 1_800, "they do not come to an end"
     assert sorted(slot.given_up is None for slot in slots) == [False, True]
     assert slots[holder].given_up is None
+    assert holder == 0 or head_start < HELD_SECONDS
 
 
 def test_all_slots_start_at_once_and_are_named_from_the_first() -> None:
