@@ -33,7 +33,7 @@ demo: $(STAMP)
 	@$(BIN)/modelwire demo $(ARGS)
 
 # Several at once, since most of a test is waiting. Each has a broker and an S3 server of its own.
-WORKERS ?= 3
+WORKERS ?= 2
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)

@@ -97,8 +97,11 @@ def test_probes_and_metrics_tell_what_the_instance_does(on_s3: Harness) -> None:
     )
 
     instance.wait_for_line("consumer.phase")
-    told = probe.wait_until("/readyz", 503)
-    assert (told["phase"], "no champion yet" in told["detail"]) == ("waiting", True)
+    wait_for(
+        "an instance that waits for a champion",
+        lambda: "no champion yet" in probe.wait_until("/readyz", 503)["detail"],
+    )
+    assert probe.wait_until("/readyz", 503)["phase"] == "waiting"
     assert probe.get("/healthz")[0] == 200
 
     harness.release(store_bundle(harness.store, harness.model, 1.0))
