@@ -32,7 +32,6 @@ from schemas.errors import ModelwireError, UsageProblem
 
 CONFIG_NAME = "modelwire.toml"
 STACK_NAME = "stack.json"
-MODEL_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 PREFIX = "MODELWIRE_"
 NESTING = "__"
 SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"

@@ -1,7 +1,6 @@
 """``modelwire consume``: runs one instance until it is told to stop, or a supervisor of several."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,8 @@ import structlog
 
 from adapters.group_offsets import Start
 from adapters.logs import configure_logs
-from adapters.settings import MODEL_NAME_PATTERN, Settings, load_settings
+from adapters.model_name import parse_model
+from adapters.settings import Settings, load_settings
 from consumer.slot_health import LOOPBACK, SlotsHealth
 from consumer.slots import AtWork, end_with, supervise
 from consumer.supervisor import Supervisor
@@ -67,7 +67,7 @@ def consume(
     """
     configure_logs(as_json=True)
     with _failure_as_a_line({} if workers else {"slot": slot}):
-        _require_name(model)
+        parse_model(model)
         structlog.contextvars.bind_contextvars(model=model)
         if supervisor is not None:
             end_with(supervisor)
@@ -113,15 +113,6 @@ def _failure_as_a_line(fields: Mapping[str, object]) -> Iterator[None]:
     except Exception:
         log.exception("consumer.failed", exit_code=1, **fields)
         click.get_current_context().exit(1)
-
-
-def _require_name(model: str) -> None:
-    """Raises UsageProblem where it cannot be a model's name, as the other commands say it."""
-    if not re.fullmatch(MODEL_NAME_PATTERN, model):
-        raise UsageProblem(
-            f"{model!r} is not a model's name",
-            hint="a name has up to 63 of a-z, 0-9 and -, and starts with a letter, such as sales",
-        )
 
 
 def _supervise(

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from adapters.kafka import require_topics, topic_names
+from adapters.model_name import parse_model
 from adapters.settings import Settings
 from modelwire.rejected import Choice, Place, Rejected, read_rejected
 from modelwire.resend import Chosen, Plan, Resender, Skip, Topics, make_plan
 from publisher.cli.options import asking, options, settings_of, show
 from publisher.moments import parse_moment
-from publisher.naming import parse_model
 from publisher.screens.layout import NOTHING, new_table, utc
 from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, UsageProblem
 from schemas.rejection import Reason

@@ -16,7 +16,8 @@ from confluent_kafka import KafkaException
 from adapters.control_log import read_log
 from adapters.fleet_topic import read_fleet
 from adapters.kafka import ANSWER_LIMIT_SECONDS, admin
-from adapters.settings import MODEL_NAME_PATTERN, Settings
+from adapters.model_name import MODEL_NAME_PATTERN
+from adapters.settings import Settings
 from publisher.moments import read_now
 from publisher.status import Status
 from schemas.errors import ModelwireError, UsageProblem

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.bundles import list_bundles
+from adapters.model_name import parse_model
 from adapters.object_store import ObjectStore
-from adapters.settings import MODEL_NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
 
 SHORTEST_PREFIX = 6
@@ -32,16 +32,6 @@ class VersionName:
 
     def __str__(self) -> str:
         return f"{self.model}:{self.version}"
-
-
-def parse_model(text: str) -> str:
-    """A model's name. Raises UsageProblem where it cannot be one."""
-    if not re.fullmatch(MODEL_NAME_PATTERN, text):
-        raise UsageProblem(
-            f"{text!r} is not a model's name",
-            hint="a name has up to 63 of a-z, 0-9 and -, and starts with a letter, such as sales",
-        )
-    return text
 
 
 def parse_version(text: str) -> VersionName:

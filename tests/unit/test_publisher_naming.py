@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters.model_name import parse_model
 from adapters.object_store import ObjectStore, open_store
 from publisher.naming import (
     VersionName,
     find_bundle,
-    parse_model,
     parse_version,
     parse_version_of,
 )
