@@ -83,7 +83,7 @@ class AnswerWriter:
         except (BufferError, KafkaException) as error:
             # Not a lambda, which would make every call slower by what it closes over.
             produce = partial(self._producer.produce, self._topics.results, value, key, partition)
-            self._produce_again(error, produce)
+            self._produce_again(error, self._topics.results, produce)
 
     def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         """Hand over a rejection. Raises as ``produce_forecast`` does."""
@@ -94,7 +94,7 @@ class AnswerWriter:
         try:
             produce()
         except (BufferError, KafkaException) as error:
-            self._produce_again(error, produce)
+            self._produce_again(error, self._topics.rejections, produce)
 
     def serve(self) -> None:
         """Hear what went wrong with the producer. Raises StreamFailed."""
@@ -141,7 +141,7 @@ class AnswerWriter:
             raise self._must_abort(error.args[0]) from error
 
     def _produce_again(
-        self, problem: BufferError | KafkaException, produce: Callable[[], None]
+        self, problem: BufferError | KafkaException, topic: str, produce: Callable[[], None]
     ) -> None:
         """After a first attempt failed: again while the queue is full, else the error's meaning."""
         deadline = time.monotonic() + NEW_PARTITION_SECONDS
@@ -169,7 +169,7 @@ class AnswerWriter:
             raise MustAbort(f"{error.name()}: {error.str()}")
         elif error.txn_requires_abort():
             raise self._must_abort(error)
-        raise self._calls.failed(error, "produce an answer")
+        raise self._calls.failed(error, f"write to {topic}")
 
     def _must_abort(self, error: KafkaError) -> Exception:
         """What an error amounts to after which the transaction can only be aborted.

@@ -117,11 +117,7 @@ class Listener(Protocol):
         ...
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """Partitions that will go to somebody else once this returns.
-
-        Empty where all stay, and only the open transaction has to end: its time runs out while others'
-        offsets are waited for.
-        """
+        """Partitions that will go to somebody else once this returns."""
         ...
 
     def lost(self, partitions: Collection[int]) -> None:
@@ -277,10 +273,6 @@ class RequestStream:
         found: dict[int, Committed] = {}
         try:
             if partitions:
-                # Offsets of one that died in a commit are kept back until the broker has ended its
-                # transaction; measured, ours was ended in the meantime, and this process with it.
-                if self._writer.in_transaction:
-                    self._listener.revoked(())
                 found = self._read_settled(partitions)
                 self._unsettled.found(paused, found, time.monotonic())
                 waiting = self._listener.assigned(found)

@@ -1,18 +1,19 @@
-"""One answer each, whatever becomes of a commit: put off, lost, impossible, fenced, frozen.
+"""One answer each, whatever becomes of a commit: put off, lost, impossible, refused, fenced.
 
 The broker is real; a proxy before it loses, holds and refuses single requests of the producer. The
-shipped checker judges what was answered.
+shipped checker judges what was answered. What depends on the membership runs with both.
 """
 
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import struct
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from adapters.settings import load_settings
+from adapters.settings import Membership, load_settings
 from tests.broker_proxy import (
     ADD_OFFSETS,
     CONCURRENT_TRANSACTIONS,
@@ -21,11 +22,15 @@ from tests.broker_proxy import (
     ILLEGAL_GENERATION,
     INVALID_PRODUCER_EPOCH,
     INVALID_TXN_STATE,
+    NOT_AUTHORIZED,
     NOT_COORDINATOR,
     PRODUCE,
     PRODUCER_FENCED,
     TRANSACTION_ABORTABLE,
+    TXN_OFFSETS,
+    UNKNOWN_TOPIC,
     BrokerProxy,
+    Denial,
     Fault,
 )
 from tests.bundles import store_bundle
@@ -38,6 +43,39 @@ BATCH = 50
 KINDS = pytest.mark.parametrize("kind", [END_TXN, ADD_OFFSETS], ids=["commit", "offsets"])
 SLOW = pytest.mark.chaos
 TOOK_OVER = "another process took the place"
+STATIC, DYNAMIC = Membership
+
+
+@dataclass(frozen=True)
+class RefusedOnce(Denial):
+    """The next records of the topic, or offsets of it, are refused, and then no more.
+
+    The broker is told of a topic that it does not have, so it never hears of them.
+    """
+
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def misled(self, frame: bytes) -> bytes:
+        """The request; the first one is for nowhere."""
+        if self.asked.is_set():
+            return frame
+        self.asked.set()
+        return frame.replace(self.topic, self.nowhere)
+
+    def answered(self, frame: bytes, version: int) -> bytes:
+        """The response, with the error for every partition of that topic."""
+        if self.kind == PRODUCE:
+            return super().answered(frame, version)
+        assert version == 3, "the only one that librdkafka sends with what the group knows it by"
+        before, found, after = frame.partition(self.nowhere)
+        if not found:
+            return frame
+        # Behind the name: one more than how many partitions; for each its number, the code, no tags.
+        end = 1 + 7 * (after[0] - 1)
+        told = [after[at : at + 7] for at in range(1, end, 7)]
+        assert {each[4:6] for each in told} == {struct.pack(">h", UNKNOWN_TOPIC)}
+        refused = b"".join(each[:4] + self.code + each[6:] for each in told)
+        return before + self.topic + after[:1] + refused + after[end:]
 
 
 @dataclass
@@ -46,12 +84,17 @@ class Answering:
 
     harness: Harness
     proxy: BrokerProxy
+    membership: Membership
     sent: int = 0
     instance: Instance = field(init=False)
 
     def start(self, **settings: str) -> Instance:
         """Start the slot, and wait until it answers."""
-        self.instance = self.harness.start(KAFKA__BOOTSTRAP_SERVERS=self.proxy.address, **settings)
+        self.instance = self.harness.start(
+            KAFKA__BOOTSTRAP_SERVERS=self.proxy.address,
+            CONSUMER__MEMBERSHIP=self.membership,
+            **settings,
+        )
         self.instance.wait_for_line("partitions.assigned")
         return self.instance
 
@@ -62,10 +105,15 @@ class Answering:
             self.start()
             self.assert_answered()
 
-    def send(self) -> None:
+    def send(self, count: int = BATCH) -> None:
         """Some requests."""
-        self.harness.send(BATCH)
-        self.sent += BATCH
+        self.harness.send(count)
+        self.sent += count
+
+    def refuse_once(self, topic: str, kind: int, code: int) -> None:
+        """Have the next request of this kind for the topic refused."""
+        self.proxy.struck.clear()
+        self.proxy.denied = RefusedOnce(topic.encode(), kind, struct.pack(">h", code))
 
     def assert_answered(self) -> None:
         """Every request that was sent has its one answer."""
@@ -81,23 +129,37 @@ class Answering:
 
 
 @pytest.fixture(scope="module")
-def shared(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+def shared(
+    stack: RunningStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[Membership, Answering]]:
     """One model, one instance and one proxy for all tests of commits: a start is most of a test."""
     folder = tmp_path_factory.mktemp("exactly-once")
+    both = {each: _behind_a_proxy(stack, folder, each) for each in Membership}
+    yield both
+    for each in both.values():
+        each.proxy.close()
+        each.harness.close()
+
+
+def _behind_a_proxy(stack: RunningStack, folder: Path, membership: Membership) -> Answering:
     settings = load_settings(state_dir=stack.info.state_dir, store_url=(folder / "store").as_uri())
-    harness = Harness(settings, environment_of(settings), "m-exactly-once", folder)
+    model = f"m-exactly-once-{membership}"
+    harness = Harness(settings, environment_of(settings), model, folder)
     harness.release(store_bundle(harness.store, harness.model, 1.0))
-    proxy = BrokerProxy(settings.kafka.bootstrap_servers)
-    yield Answering(harness, proxy)
-    proxy.close()
-    harness.close()
+    return Answering(harness, BrokerProxy(settings.kafka.bootstrap_servers), membership)
 
 
 @pytest.fixture
-def answering(shared: Answering) -> Answering:
-    """The shared instance, at work."""
-    shared.see_to_it()
-    return shared
+def membership() -> Membership:
+    """Of the instance; a test names others where they differ."""
+    return STATIC
+
+
+@pytest.fixture
+def answering(shared: Mapping[Membership, Answering], membership: Membership) -> Answering:
+    """The shared instance of this membership, at work."""
+    shared[membership].see_to_it()
+    return shared[membership]
 
 
 @KINDS
@@ -144,24 +206,93 @@ def test_an_impossible_commit_is_aborted_and_its_requests_are_answered_again(
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "said", "exit_code"),
+    ("membership", "code"),
     [
-        (END_TXN, PRODUCER_FENCED, TOOK_OVER, 5),
-        pytest.param(END_TXN, INVALID_PRODUCER_EPOCH, TOOK_OVER, 5, marks=SLOW),
-        pytest.param(END_TXN, INVALID_TXN_STATE, "INVALID_TXN_STATE", 1, marks=SLOW),
-        pytest.param(ADD_OFFSETS, PRODUCER_FENCED, TOOK_OVER, 5, marks=SLOW),
-        pytest.param(ADD_OFFSETS, INVALID_PRODUCER_EPOCH, TOOK_OVER, 5, marks=SLOW),
-        (ADD_OFFSETS, INVALID_TXN_STATE, "INVALID_TXN_STATE", 1),
+        (STATIC, KafkaError.UNKNOWN_MEMBER_ID),
+        (STATIC, KafkaError.FENCED_INSTANCE_ID),
+        (STATIC, KafkaError.ILLEGAL_GENERATION),
+        (STATIC, KafkaError.REBALANCE_IN_PROGRESS),
+        (DYNAMIC, KafkaError.UNKNOWN_MEMBER_ID),
+        (DYNAMIC, KafkaError.ILLEGAL_GENERATION),
+        (DYNAMIC, KafkaError.REBALANCE_IN_PROGRESS),
+    ],
+)
+def test_offsets_that_the_group_does_not_take_are_aborted_with_their_answers(
+    answering: Answering, code: int
+) -> None:
+    """One refusal is one abort; the member goes on, since the group did not tell it to end."""
+    before = len(answering.aborted)
+    answering.refuse_once(answering.harness.topics.requests, TXN_OFFSETS, code)
+    answering.send()
+    assert answering.proxy.struck.wait(10)
+    answering.assert_answered()
+    [why] = answering.aborted[before:]
+    assert KafkaError(code).name() in why
+    assert answering.instance.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("membership", "kind", "code", "said", "exit_code"),
+    [
+        (STATIC, END_TXN, PRODUCER_FENCED, TOOK_OVER, 5),
+        pytest.param(STATIC, END_TXN, INVALID_PRODUCER_EPOCH, TOOK_OVER, 5, marks=SLOW),
+        pytest.param(STATIC, END_TXN, INVALID_TXN_STATE, "INVALID_TXN_STATE", 1, marks=SLOW),
+        pytest.param(STATIC, ADD_OFFSETS, PRODUCER_FENCED, TOOK_OVER, 5, marks=SLOW),
+        pytest.param(STATIC, ADD_OFFSETS, INVALID_PRODUCER_EPOCH, TOOK_OVER, 5, marks=SLOW),
+        (STATIC, ADD_OFFSETS, INVALID_TXN_STATE, "INVALID_TXN_STATE", 1),
+        (DYNAMIC, END_TXN, PRODUCER_FENCED, TOOK_OVER, 5),
+        (DYNAMIC, ADD_OFFSETS, INVALID_TXN_STATE, "INVALID_TXN_STATE", 1),
     ],
 )
 def test_a_commit_after_which_the_producer_is_dead_ends_the_process(
     answering: Answering, kind: int, code: int, said: str, exit_code: int
 ) -> None:
-    """It rewinds nothing, says why, ends, and the slot's next process answers what was open."""
+    """It rewinds nothing, says why, ends, and the next process answers what was open.
+
+    A static one fences what was left open. A dynamic one has another name: it waits until the broker
+    has ended that, after ``consumer.transaction_timeout_ms``.
+    """
     answering.proxy.refuse(kind, code)
     answering.send()
     ended = answering.instance
     assert ended.wait_for_exit() == exit_code
+    assert said in ended.text
+    assert "Traceback" not in ended.text
+    answering.start()
+    answering.assert_answered()
+
+
+@pytest.mark.parametrize(
+    ("code", "aborts", "said"),
+    [
+        (KafkaError.INVALID_RECORD, 1, "OUT_OF_ORDER_SEQUENCE_NUMBER"),
+        (NOT_AUTHORIZED, 0, "does not allow this user to"),
+    ],
+    ids=["record", "permission"],
+)
+def test_no_answer_is_taken_after_one_that_the_broker_refused(
+    answering: Answering, code: int, aborts: int, said: str
+) -> None:
+    """Why, is what the broker said of that one, and the transaction ends before it is due.
+
+    A permission ends the process at once. Otherwise the requests are answered again, by the slot's next
+    process: what was refused is missing in the sequence of its partition, as this producer counts.
+    """
+    answering.instance.terminate()
+    ended = answering.start(CONSUMER__COMMIT_INTERVAL_MS="5000")
+    answering.refuse_once(answering.harness.topics.results, PRODUCE, code)
+    answering.send(1)
+    wait_for("the refusal", lambda: KafkaError(code).name() in ended.text, 4)
+    answering.send()
+
+    def is_over() -> bool:
+        return ended.process.poll() is not None or bool(answering.aborted)
+
+    wait_for("the end of it, well before its commit is due", is_over, 3)
+    assert ended.wait_for_exit() == 1
+    reasons = answering.aborted
+    assert len(reasons) == aborts
+    assert all(KafkaError(code).name() in why for why in reasons)
     assert said in ended.text
     assert "Traceback" not in ended.text
     answering.start()
@@ -220,110 +351,3 @@ def _written(harness: Harness) -> int:
         return sum(reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
     finally:
         reader.close()
-
-
-@pytest.mark.parametrize(
-    "held", [False, pytest.param(True, marks=SLOW)], ids=["anywhere", "mid-commit"]
-)
-def test_an_instance_that_was_frozen_beyond_its_session_doubles_nothing(
-    harness: Harness, *, held: bool
-) -> None:
-    """Others take its partitions over; on waking it neither commits what it had nor goes back.
-
-    Both memberships at once, since a session takes its time.
-    """
-    other = Harness(
-        harness.settings,
-        environment_of(harness.settings),
-        f"{harness.model}-dynamic",
-        harness.folder,
-    )
-    try:
-        with ThreadPoolExecutor(2) as both:
-            for ended in (
-                both.submit(_freeze, harness, "static", held),
-                both.submit(_freeze, other, "dynamic", held),
-            ):
-                ended.result()
-    finally:
-        other.close()
-
-
-def _freeze(harness: Harness, membership: str, held: bool) -> None:
-    """SIGSTOP for one of two instances under load until the other has all partitions, then SIGCONT."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    proxy = BrokerProxy(harness.settings.kafka.bootstrap_servers)
-    common = {
-        "CONSUMER__MEMBERSHIP": membership,
-        "CONSUMER__SESSION_TIMEOUT_MS": "2000",
-        "CONSUMER__TRANSACTION_TIMEOUT_MS": "1000",
-    }
-    frozen = harness.start(0, KAFKA__BOOTSTRAP_SERVERS=proxy.address, **common)
-    other = harness.start(1, **common)
-    harness.wait_until_ready(2)
-    with harness.stream(200) as stream:
-        wait_for("some requests", lambda: stream.sent > 100)
-        if held:
-            proxy.arm(Fault.HOLD_REQUEST)
-            assert proxy.struck.wait(10)
-        before = len(frozen.lines("partitions.assigned"))
-        frozen.process.send_signal(signal.SIGSTOP)
-        wait_for("one instance with all partitions", lambda: _owned_by_one(harness), 40)
-        if held:
-            harness.forecasts(stream.sent, 60)  # by then the broker ended what was open
-        proxy.heal()
-        frozen.process.send_signal(signal.SIGCONT)
-
-        def is_over_it() -> bool:
-            ended = frozen.process.poll() is not None
-            return ended or len(frozen.lines("partitions.assigned")) > before
-
-        wait_for("its end or its next assignment", is_over_it)
-    report = harness.verify()
-    proxy.close()
-    assert report.clean, report.findings
-    assert "Traceback" not in frozen.text
-    assert frozen.process.poll() in (None, 1, 5)
-    assert other.process.poll() is None, other.text
-
-
-def _owned_by_one(harness: Harness) -> bool:
-    """Whether one live instance has every partition."""
-    everything = tuple(range(PARTITIONS))
-    return any(each.alive and each.status.partitions == everything for each in harness.fleet())
-
-
-def test_two_processes_of_one_slot_end_with_one(harness: Harness) -> None:
-    """The younger process of a slot takes over under load; the older one ends and says why."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    older = harness.start()
-    harness.wait_until_ready()
-    with harness.stream(300) as stream:
-        wait_for("some requests", lambda: stream.sent > 100)
-        younger = harness.start()
-        younger.wait_for_line("partitions.assigned")
-        assert older.wait_for_exit() == 5
-        wait_for("more requests", lambda: stream.sent > 500)
-    assert "another process" in older.text
-    assert "one process a slot" in older.text
-    assert "Traceback" not in older.text
-    report = harness.verify()
-    assert report.clean, report.findings
-
-
-def test_partitions_added_while_a_static_member_was_away_are_answered(harness: Harness) -> None:
-    """It is handed what it had before; it sees that the rest is nobody's, and has all given out anew."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0))
-    patient = {"CONSUMER__SESSION_TIMEOUT_MS": "30000"}  # its place is kept, however slow this is
-    instance = harness.start(**patient)
-    harness.wait_until_ready()
-    harness.send(20)
-    harness.forecasts(20)
-    assert instance.terminate() == 0
-    harness.run("topics", "grow", harness.model, "--partitions", str(2 * PARTITIONS), "--yes")
-    harness.send(200)
-    again = harness.start(**patient)
-    assert len(harness.forecasts(220)) == 220
-    assert again.wait_for_line("group.uncovered")["partitions"] == [4, 5, 6, 7]
-    report = harness.verify()
-    assert report.clean, report.findings

@@ -127,6 +127,33 @@ def test_results_that_are_deleted_under_way_are_missed_by_name(harness: Harness)
     _assert_clean(harness)
 
 
+def test_rejections_that_are_deleted_are_missed_by_name(harness: Harness) -> None:
+    """Under way and at the start it ends with exit code 4 and the command that makes the topic."""
+    instance = _answering(harness)
+    rejections = harness.topics.rejections
+    with admin(harness.settings) as opened:
+        done = opened.results(opened.client.delete_topics([rejections]))
+    assert done == {rejections: None}
+    harness.send(50)
+    harness.send_raw([b"no request"])
+    _assert_missed(harness, instance)
+    _assert_missed(harness, harness.start())
+    create_topics(harness.settings, harness.model)
+    harness.start()
+    assert len(harness.forecasts(50)) == 50
+    [rejected] = harness.rejections(1)
+    assert rejected.value == b"no request"
+    _assert_clean(harness)
+
+
+def _assert_missed(harness: Harness, instance: Instance) -> None:
+    """It ends and names the topic of rejections, and what makes it."""
+    assert instance.wait_for_exit() == 4
+    assert harness.topics.rejections in instance.text
+    assert f"modelwire topics create {harness.model}" in instance.text
+    assert "Traceback" not in instance.text
+
+
 @pytest.fixture(scope="module")
 def guarding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state folder of a broker that looks at permissions; what none is about is allowed."""
@@ -162,17 +189,18 @@ def test_a_session_that_the_broker_does_not_take_is_said_so(guarded: Harness) ->
 
 
 def _forbid(opened: Admin, kind: ResourceType, name: str, operation: AclOperation) -> None:
-    """Deny everybody this operation on the resource."""
-    rule = AclBinding(
-        kind,
-        name,
-        ResourcePatternType.LITERAL,
-        "User:*",
-        "*",
-        operation,
-        AclPermissionType.DENY,
-    )
-    assert set(opened.results(opened.client.create_acls([rule])).values()) == {None}
+    """Deny everybody this operation on the resource, and no other.
+
+    A resource that any rule is about is closed but for what a rule allows.
+    """
+    rules = [
+        AclBinding(kind, name, ResourcePatternType.LITERAL, "User:*", "*", what, verdict)
+        for what, verdict in (
+            (AclOperation.ALL, AclPermissionType.ALLOW),
+            (operation, AclPermissionType.DENY),
+        )
+    ]
+    assert set(opened.results(opened.client.create_acls(rules)).values()) == {None}
 
 
 def _allow_all(opened: Admin) -> None:
@@ -193,23 +221,30 @@ def _allow_all(opened: Admin) -> None:
 def test_a_permission_that_is_lacking_ends_the_process_until_it_is_given(guarded: Harness) -> None:
     """Taken under way or lacking at the start: it says what is lacking; once given, all is answered."""
     instance = _answering(guarded)
-    group, results = group_of(guarded.model), guarded.topics.results
-    sent = 0
+    group, topics = group_of(guarded.model), guarded.topics
+    sent = rejected = 0
     with admin(guarded.settings) as opened:
         for kind, name, operation in (
-            (ResourceType.TOPIC, results, AclOperation.WRITE),
+            (ResourceType.TOPIC, topics.requests, AclOperation.READ),
+            (ResourceType.TOPIC, topics.results, AclOperation.WRITE),
+            (ResourceType.TOPIC, topics.rejections, AclOperation.WRITE),
             (ResourceType.GROUP, group, AclOperation.READ),
             (ResourceType.TRANSACTIONAL_ID, f"{group}-0", AclOperation.WRITE),
         ):
             _forbid(opened, kind, name, operation)
-            guarded.send(20)
-            sent += 20
+            if name == topics.rejections:
+                guarded.send_raw([b"no request"])
+                rejected += 1
+            else:
+                guarded.send(20)
+                sent += 20
             _assert_not_permitted(instance)
             if kind is not ResourceType.GROUP:  # which is asked for later than the others
                 _assert_not_permitted(guarded.start())
             _allow_all(opened)
             instance = guarded.start()
             guarded.forecasts(sent)
+            guarded.rejections(rejected)
     assert instance.terminate() == 0
     _assert_clean(guarded)
 
