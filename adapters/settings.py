@@ -37,6 +37,8 @@ NESTING = "__"
 SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 PAGE_HINT = "docs/settings.md lists every setting"
 
+_IN_SECTION = re.compile(f"{PREFIX}(.+?){NESTING}", re.IGNORECASE)
+
 
 class Section(BaseModel):
     """A table of settings; a key that nobody knows is an error."""
@@ -259,7 +261,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment; ``load_settings`` hands the file's table in below them."""
-        return init_settings, env_settings, _CommonVariables(settings_cls), _File(settings_cls)
+        return (
+            init_settings,
+            env_settings,
+            _UnknownSections(settings_cls),
+            _CommonVariables(settings_cls),
+            _File(settings_cls),
+        )
 
     @property
     def cache_folder(self) -> Path:
@@ -276,6 +284,22 @@ class Settings(BaseSettings):
             access_key=s3.access_key or None,
             secret_key=s3.secret_key or None,
         )
+
+
+class _UnknownSections(PydanticBaseSettingsSource):
+    """Variables of sections that do not exist, which the settings then refuse.
+
+    pydantic looks for the variables that it knows, and so for keys in the sections that it knows. A name
+    without ``__`` may be somebody else's: Kubernetes sets some for a service that is called modelwire.
+    """
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        named = [found[1].lower() for found in map(_IN_SECTION.match, os.environ) if found]
+        known = self.settings_cls.model_fields
+        return {section: {} for section in named if section not in known}
 
 
 class _CommonVariables(PydanticBaseSettingsSource):

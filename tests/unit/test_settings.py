@@ -110,6 +110,29 @@ def test_a_setting_that_does_not_exist_has_a_nearest_name(
     assert "did you mean" not in problem.hint
 
 
+@pytest.mark.parametrize(
+    "variable",
+    ["MODELWIRE_CONSUMR__BATCH_SIZE", "modelwire_Consumr__X__Y", "MODELWIRE_CONSUMR__"],
+)
+def test_a_variable_of_a_section_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """As a key of one that does, and whatever else is set."""
+    monkeypatch.setenv("MODELWIRE_CONSUMER__BATCH_SIZE", "256")
+    monkeypatch.setenv(variable, "hush")
+    problem = problem_of()
+    assert problem.message == f"there is no setting consumr (found in the variable {variable})"
+    assert "did you mean consumer?" in problem.hint
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that Kubernetes sets for a service of our name, and those that compose.yaml reads."""
+    for variable in ("PORT", "SERVICE_HOST", "PORT_9400_TCP_ADDR", "KAFKA_PORT", "CONFIG"):
+        monkeypatch.setenv(f"MODELWIRE_{variable}", "")
+    monkeypatch.setenv("OTHER_CONSUMR__BATCH_SIZE", "9")
+    assert load_settings().consumer.batch_size == 512
+
+
 def test_a_value_that_is_not_usable_is_shown_with_where_it_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
