@@ -27,6 +27,7 @@ from typing import Self, TypeVar
 
 from adapters.bundles import BundleDamaged, Bundles, NoManifest
 from adapters.object_store import StoreUnavailable
+from adapters.onnx_model import runtime_limits
 from adapters.settings import Consumer
 from adapters.timed_reads import reading_by
 from consumer.memory import LEAST_TIMES, MIB, Budget, budget_of, give_back
@@ -107,7 +108,9 @@ class Admission:
         self._budget = budget or budget_of(limits.memory_megabytes)
         self._turns = Turns(limits.folder)
         name = f"{model}-{limits.slot}"
-        self._openings = Openings(limits.folder and limits.folder / "openings" / name)
+        self._openings = Openings(
+            limits.folder and limits.folder / "openings" / name, runtime_limits().onnxruntime
+        )
         self._growths: dict[str, int] = {}
 
     def admit(
@@ -134,6 +137,10 @@ class Admission:
                 raise
         with self._turns.alone(lambda: _go_on(wanted)):
             return self._climb(version, digest, wanted, beside_answers)
+
+    def look_at_store(self) -> None:
+        """Have it said where the store is away and was not missed. May take seconds."""
+        self._bundles.look_at_store()
 
     def close(self) -> None:
         """The process ends of its own will. From any thread."""

@@ -8,8 +8,10 @@ would load it again and fall over it, for ever; so its digest stands in a small 
 2. A digest that stands there when a process starts brought down the one before, or was at hand when
    somebody killed it. After ``STRIKES`` such ends in a row it is refused for a while, which doubles with
    each further one: a good model that was hit by chance is soon back, a bad one costs few restarts.
-3. A process that is told to stop while it loads forgets that it did (``close``).
-4. Without a folder that can be written to nothing is remembered.
+3. What ended under one onnxruntime says nothing of another: the digest stands with its version, and a
+   process that has another one starts anew.
+4. A process that is told to stop while it loads forgets that it did (``close``).
+5. Without a folder that can be written to nothing is remembered.
 """
 
 import fcntl
@@ -29,17 +31,23 @@ SIZE = 512
 
 
 class _Opening(msgspec.Struct, frozen=True):
-    """Ends in a row with this digest in hand, and when the last of them was noticed (since 1970)."""
+    """Ends in a row with this digest in hand under this onnxruntime, and when the last of them was
+    noticed (since 1970)."""
 
     digest: str
+    onnxruntime: str
     ends: int
     at: float
 
 
 class Openings:
-    """One slot's, in ``file`` (None: nothing is remembered), which is this process's until ``close``."""
+    """One slot's, in ``file`` (None: nothing is remembered), which is this process's until ``close``.
 
-    def __init__(self, file: Path | None) -> None:
+    ``onnxruntime`` is the version that this process loads with.
+    """
+
+    def __init__(self, file: Path | None, onnxruntime: str) -> None:
+        self._onnxruntime = onnxruntime
         self._lock = threading.Lock()
         self._descriptor = None if file is None else _own(file)
         self._before = self._read()
@@ -62,7 +70,7 @@ class Openings:
         """It is being loaded: should the process end now, that is one end more."""
         before = self._before
         ends = before.ends if before is not None and before.digest == digest else 0
-        self._write(_Opening(digest, ends + 1, time.time()))
+        self._write(_Opening(digest, self._onnxruntime, ends + 1, time.time()))
 
     def clear(self, digest: str) -> None:
         """It is loaded, or was refused; the process lives."""
@@ -82,7 +90,8 @@ class Openings:
         if self._descriptor is not None:
             with suppress(OSError, msgspec.MsgspecError):
                 found = msgspec.json.decode(os.pread(self._descriptor, SIZE, 0), type=_Opening)
-                return msgspec.structs.replace(found, at=time.time())
+                if found.onnxruntime == self._onnxruntime:
+                    return msgspec.structs.replace(found, at=time.time())
         return None
 
     def _write(self, opening: _Opening | None) -> None:

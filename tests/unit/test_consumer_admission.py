@@ -51,6 +51,13 @@ def test_a_good_bundle_is_admitted(store: ObjectStore) -> None:
     assert admitted.size > 0
 
 
+def test_a_model_of_trees_is_admitted(store: ObjectStore) -> None:
+    """It answers as its golden vectors say, and is about as large as it was asked to be."""
+    digest = store_bundle(store, "m", 2.0, trees_bytes=MIB)
+    assert digest != store_bundle(store, "m", 3.0, trees_bytes=MIB)
+    assert _admit(store, digest).size == pytest.approx(MIB, rel=0.05)
+
+
 def test_a_missing_bundle_falls_from_fetch(store: ObjectStore) -> None:
     """What is not in the store cannot be fetched."""
     _falls(store, f"sha256:{'1' * 64}", Rung.FETCH)
