@@ -2,9 +2,10 @@
 
 One loader takes champions in turn, as a consumer's does: each is fetched, loaded and checked, a
 snapshot takes the place of the one before, and the old model is dropped. Beside it a thread scores
-batches with the newest snapshot all the time. A bundle is tried in a process of its own the first time
-it comes (``--bundles`` of them, in turn). Printed is the growth of resident memory for each hundred swaps
-after the first hundred, in MB, and the milliseconds of each stage.
+batches with the newest snapshot all the time. The models are trees, which the runtime allocates and
+frees as it does those of real ones. A bundle is tried in a process of its own the first time it comes
+(``--bundles`` of them, in turn). Printed is the growth of resident memory for each hundred swaps after
+the first hundred, in MB, and the milliseconds of each stage.
 """
 
 import itertools
@@ -85,7 +86,7 @@ def loader(swaps: int, bundles: int, megabytes: int, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder).as_uri())
         digests = [
-            store_bundle(store, MODEL, float(slope), table_bytes=megabytes * 1024 * 1024)
+            store_bundle(store, MODEL, float(slope), trees_bytes=megabytes * 1024 * 1024)
             for slope in range(bundles)
         ]
         running = Loader(StoredBundles(store), MODEL, Limits(60.0, BATCH), lambda: None)

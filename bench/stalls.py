@@ -1,8 +1,8 @@
 """Measures what many swaps do to one consumer under load: its memory, and how long its loop stands still.
 
 One instance answers a steady stream on a stack of its own while a model is swapped again and again, each
-from a new bundle that is fetched, tried, loaded and dropped again. The consumer has one core, for the
-trials too, and the servers have another, where there are two. In turns come a quiet second and a
+from a new bundle of trees that is fetched, tried, loaded and dropped again. The consumer has one core,
+for the trials too, and the servers have another, where there are two. In turns come a quiet second and a
 swap, from the command to some time after the first answer under it.
 
 Memory: resident MB after each swap, and the growth per hundred swaps, which is the slope of a straight
@@ -77,7 +77,7 @@ class _Bench:
     def __init__(self, harness: Harness, megabytes: int, cores: Cores) -> None:
         self._harness = harness
         self._cores = cores
-        self._table_bytes = megabytes * 1024 * 1024
+        self._trees_bytes = megabytes * 1024 * 1024
         self._answers = Answers(harness)
 
     def run(self, swaps: int, rate: int) -> list[Pair]:
@@ -122,7 +122,7 @@ class _Bench:
 
     def _bundle(self, number: int) -> str:
         return store_bundle(
-            self._harness.store, MODEL, float(number), table_bytes=self._table_bytes
+            self._harness.store, MODEL, float(number), trees_bytes=self._trees_bytes
         )
 
 

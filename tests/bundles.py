@@ -2,13 +2,15 @@
 
 ``forecast = slope × units + weight of the item + table[day]``. The item's weight is 1 for ``a``, 2 for
 ``b`` and 0 for any other; the table is zeros, as long as the test wants the model to be large. The
-slope tells versions apart.
+slope tells versions apart. Where a large model has to be like real ones in what its runtime allocates and
+frees, trees that cancel each other out have the table's place.
 
 With an ``opset`` that no onnxruntime knows, the same graph stands for a model of the future: real bytes
 that only a newer runtime could load.
 """
 
 from datetime import UTC, date, datetime
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -44,6 +46,8 @@ OPSET = 17
 WIDTH = 512
 """Of the layers that make a model slow: each costs 0.03 GFLOP for 64 rows."""
 LAST_DAY = date(2099, 12, 31)
+LEVELS = 8
+"""Of a tree, which has 256 leaves: 5 MB are some 300 trees then, and the trainer makes 200."""
 
 
 def expected(slope: float, item: str, units: float) -> float:
@@ -88,17 +92,21 @@ def contract() -> Contract:
     )
 
 
-def graph(slope: float, *, table_bytes: int = 400, layers: int = 0, opset: int = OPSET) -> bytes:
+def graph(
+    slope: float,
+    *,
+    table_bytes: int = 400,
+    trees_bytes: int = 0,
+    layers: int = 0,
+    opset: int = OPSET,
+) -> bytes:
     """The ONNX model; its table of zeros has at least ``table_bytes``. Any other opset is a claim.
 
-    ``layers`` products of zeros are added for nothing but the time that they take.
+    With ``trees_bytes`` it has trees of about so many bytes instead. ``layers`` products of zeros are
+    added for nothing but the time that they take.
     """
-    table = np.zeros(max(table_bytes // 4, 1), np.float32)
-    constants = [
-        numpy_helper.from_array(np.array(slope, np.float32), "slope"),
-        numpy_helper.from_array(np.array(len(table), np.int64), "length"),
-        numpy_helper.from_array(table, "table"),
-    ]
+    zero_nodes, zero_constants = _trees(trees_bytes) if trees_bytes else _table(table_bytes)
+    constants = [numpy_helper.from_array(np.array(slope, np.float32), "slope"), *zero_constants]
     nodes = [
         helper.make_node(
             "LabelEncoder",
@@ -111,8 +119,7 @@ def graph(slope: float, *, table_bytes: int = 400, layers: int = 0, opset: int =
         ),
         helper.make_node("Mul", ["units", "slope"], ["scaled"]),
         helper.make_node("Add", ["scaled", "weight"], ["summed"]),
-        helper.make_node("Mod", ["date", "length"], ["place"]),
-        helper.make_node("Gather", ["table", "place"], ["looked_up"]),
+        *zero_nodes,
         helper.make_node("Add", ["summed", "looked_up"], ["plain" if layers else "forecast"]),
     ]
     if layers:
@@ -133,6 +140,80 @@ def graph(slope: float, *, table_bytes: int = 400, layers: int = 0, opset: int =
     if opset == OPSET:
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _table(size: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants that look a zero up by the day."""
+    table = np.zeros(max(size // 4, 1), np.float32)
+    constants = [
+        numpy_helper.from_array(np.array(len(table), np.int64), "length"),
+        numpy_helper.from_array(table, "table"),
+    ]
+    nodes = [
+        helper.make_node("Mod", ["date", "length"], ["place"]),
+        helper.make_node("Gather", ["table", "place"], ["looked_up"]),
+    ]
+    return nodes, constants
+
+
+def _trees(size: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants that add a zero up over trees, by the units and the day."""
+    constants = [
+        numpy_helper.from_array(np.array([-1, 1], np.int64), "as_column"),
+        numpy_helper.from_array(np.array([-1], np.int64), "as_row"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["date"], ["day"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["units", "as_column"], ["units_column"]),
+        helper.make_node("Reshape", ["day", "as_column"], ["day_column"]),
+        helper.make_node("Concat", ["units_column", "day_column"], ["features"], axis=1),
+        _ensemble(size),
+        helper.make_node("Reshape", ["trees_added", "as_row"], ["looked_up"]),
+    ]
+    return nodes, constants
+
+
+@cache
+def _ensemble(size: int) -> onnx.NodeProto:
+    """As many trees as take about ``size`` bytes, in the form that converters give them."""
+    sample = 10
+    bytes_of_pair = _pairs_of_trees(sample).ByteSize() / sample
+    return _pairs_of_trees(max(round(size / bytes_of_pair), 1))
+
+
+def _pairs_of_trees(pairs: int) -> onnx.NodeProto:
+    """Trees of ``LEVELS`` levels in pairs: a tree, and the same one with the opposite leaves.
+
+    The leaves are small whole numbers, so that they add up to zero exactly in whatever order.
+    """
+    draw = np.random.default_rng(0)
+    trees, branches, leaves = 2 * pairs, 2**LEVELS - 1, 2**LEVELS
+    nodes = branches + leaves  # in the order of a heap: those of node n are 2n + 1 and 2n + 2
+    inner = np.arange(nodes) < branches
+    feature = np.where(inner, draw.integers(0, 2, (pairs, nodes)), 0)
+    units, days = (draw.uniform(*span, (pairs, nodes)) for span in ((0, 1_000), (11_000, 47_000)))
+    value = np.where(feature == 0, units, days)
+    weight = draw.integers(1, 100, (pairs, leaves))
+    child = 2 * np.arange(nodes)
+    names = np.where(inner, "BRANCH_LEQ", "LEAF").tolist()
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["trees_added"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=np.repeat(np.arange(trees), nodes).tolist(),
+        nodes_nodeids=np.tile(np.arange(nodes), trees).tolist(),
+        nodes_featureids=feature.repeat(2, axis=0).ravel().tolist(),
+        nodes_modes=names * trees,
+        nodes_values=np.where(inner, value, 0.0).repeat(2, axis=0).ravel().tolist(),
+        nodes_truenodeids=np.tile(np.where(inner, child + 1, 0), trees).tolist(),
+        nodes_falsenodeids=np.tile(np.where(inner, child + 2, 0), trees).tolist(),
+        target_treeids=np.repeat(np.arange(trees), leaves).tolist(),
+        target_nodeids=np.tile(np.arange(branches, nodes), trees).tolist(),
+        target_ids=[0] * (trees * leaves),
+        target_weights=np.stack([weight, -weight], axis=1).ravel().astype(float).tolist(),
+    )
 
 
 def _slowly_add_zero(
@@ -180,13 +261,16 @@ def make_bundle(
     slope: float,
     *,
     table_bytes: int = 400,
+    trees_bytes: int = 0,
     layers: int = 0,
     golden_slope: float | None = None,
     opset: int = OPSET,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """A manifest and its files. With a ``golden_slope`` of its own the golden vectors do not hold."""
     files = {
-        MODEL_NAME: graph(slope, table_bytes=table_bytes, layers=layers, opset=opset),
+        MODEL_NAME: graph(
+            slope, table_bytes=table_bytes, trees_bytes=trees_bytes, layers=layers, opset=opset
+        ),
         GOLDEN_NAME: golden(slope if golden_slope is None else golden_slope),
     }
     manifest = Manifest(
@@ -206,6 +290,7 @@ def store_bundle(
     slope: float,
     *,
     table_bytes: int = 400,
+    trees_bytes: int = 0,
     layers: int = 0,
     golden_slope: float | None = None,
     opset: int = OPSET,
@@ -215,6 +300,7 @@ def store_bundle(
         model,
         slope,
         table_bytes=table_bytes,
+        trees_bytes=trees_bytes,
         layers=layers,
         golden_slope=golden_slope,
         opset=opset,
