@@ -17,7 +17,9 @@ Rules:
    file over the limit is not kept.
 5. A cache that fails (no right to write, a full disk, a file where the folder should be) costs one
    warning. Bundles are then fetched as if there were none, and each fetch tries it anew.
-6. A killed writer leaves a draft that nobody has locked. The next file that is kept removes it.
+6. A store that cannot be asked is not noticed while all that is read is kept here. ``look_at_store`` asks
+   it once, where no read has, and one warning says what that means.
+7. A killed writer leaves a draft that nobody has locked. The next file that is kept removes it.
 
 Only files named as above are touched. What is refused, and why, is as in ``adapters.bundles``, which
 does the fetching; what is kept is served where the store is away.
@@ -39,12 +41,15 @@ import structlog
 from adapters.bundles import (
     Bundles,
     StoredBundles,
+    is_stored,
     manifest_in,
     read_file,
     read_manifest_bytes,
 )
 from adapters.object_store import ObjectStore, open_store
 from adapters.settings import Settings
+from adapters.timed_reads import reading_by
+from schemas.errors import ModelwireError
 from schemas.manifest import Manifest, digest_of
 
 WAIT_SECONDS = 10.0
@@ -52,6 +57,9 @@ WAIT_SECONDS = 10.0
 its server hangs, and a sixth of what the admission of one version may take."""
 
 POLL_SECONDS = 0.02
+
+LOOK_SECONDS = 2.0
+"""How long the store may take to say whether it is there."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _KEPT = re.compile(r"[0-9a-f]{64}")
@@ -94,16 +102,27 @@ class BundleCache:
         self._not_awaited: set[str] = set()
         """Names whose fetch elsewhere took longer than the wait."""
         self._warned = False
+        self._read_last: str | None = None
+        """The digest of the bundle that was read last."""
+        self._is_asked = False
+        """Whether the store was asked for anything."""
 
     def read_manifest(self, digest: str) -> Manifest:
         """As ``adapters.bundles.read_manifest``."""
-        raw = self._read(digest, lambda: read_manifest_bytes(self._store, digest))
+
+        def fetch() -> bytes:
+            self._is_asked = True
+            return read_manifest_bytes(self._store, digest)
+
+        raw = self._read(digest, fetch)
+        self._read_last = digest
         return manifest_in(self._store, digest, raw)
 
     def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
         """As ``adapters.bundles.read_file``."""
 
         def fetch() -> bytes:
+            self._is_asked = True
             return read_file(self._store, digest, manifest, name)
 
         stated = manifest.files.get(name)
@@ -112,6 +131,22 @@ class BundleCache:
         content = self._read(stated.digest, fetch)
         # A manifest may state a size that its digest does not have: the store's words for that.
         return content if len(content) == stated.size else fetch()
+
+    def look_at_store(self) -> None:
+        """Rule 6: nothing where nothing was read yet, or the store was asked."""
+        if self._is_asked or self._read_last is None:
+            return
+        self._is_asked = True
+        try:
+            with reading_by(time.monotonic() + LOOK_SECONDS):
+                is_stored(self._store, self._read_last)
+        except ModelwireError as error:
+            log.warning(
+                "store.unreachable",
+                store=self._store.url,
+                problem=error.message,
+                meaning="versions in the cache are served; any other cannot be loaded",
+            )
 
     def _read(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
         """The content of this digest, which ``fetch`` gives where the cache does not."""

@@ -55,6 +55,10 @@ class Bundles(Protocol):
         """A file of the bundle, once its size and digest are those in ``manifest``."""
         ...
 
+    def look_at_store(self) -> None:
+        """Say in a log line where the store cannot be asked, if nothing else has shown it."""
+        ...
+
 
 class StoredBundles:
     """The bundles of a store, asked each time."""
@@ -69,6 +73,9 @@ class StoredBundles:
     def read_file(self, digest: str, manifest: Manifest, name: str) -> bytes:
         """As the function of this name."""
         return read_file(self._store, digest, manifest, name)
+
+    def look_at_store(self) -> None:
+        """Each read shows it."""
 
 
 def write_bundle(store: ObjectStore, manifest: Manifest, files: Mapping[str, bytes]) -> str:
@@ -95,6 +102,11 @@ def read_manifest(store: ObjectStore, digest: str) -> Manifest:
     NoManifest where they are no manifest.
     """
     return manifest_in(store, digest, read_manifest_bytes(store, digest))
+
+
+def is_stored(store: ObjectStore, digest: str) -> bool:
+    """Whether the store has a manifest of this name; its bytes are not looked at."""
+    return store.exists(_key(digest, MANIFEST_NAME))
 
 
 def read_manifest_bytes(store: ObjectStore, digest: str) -> bytes:

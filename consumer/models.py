@@ -139,6 +139,7 @@ class Loader:
                 give_back()  # what was fetched, and a version that only had to be judged
                 self._drop()
             self._drop()
+            self._admission.look_at_store()  # at the first pause, when what the log asks for is loaded
 
     def _most_urgent(self) -> int | None:
         """The version to admit next; None where nothing is left to do."""

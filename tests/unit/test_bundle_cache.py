@@ -31,6 +31,7 @@ class Counted:
         self._store = store
         self.url = store.url
         self.read: list[str] = []
+        self.looked = 0
         self.away = False
         self.seconds = 0.0
 
@@ -52,6 +53,9 @@ class Counted:
 
     def exists(self, key: str) -> bool:
         """Looks."""
+        self.looked += 1
+        if self.away:
+            raise StoreUnavailable("away")
         return self._store.exists(key)
 
 
@@ -91,6 +95,31 @@ def test_what_was_read_once_needs_no_store(store: Counted, folder: Path) -> None
     store.away = True
     assert read_all(BundleCache(store, folder, PLENTY), digest) == first
     assert read_all(StoredBundles(open_store(store.url)), digest) == first
+
+
+def test_a_store_that_is_away_and_not_missed_is_said_once(store: Counted, folder: Path) -> None:
+    """Not before anything was read, and not where the store itself was asked, which shows it."""
+    digest = store_bundle(store, "m", 1.0)
+    cold = BundleCache(store, folder, PLENTY)
+    read_all(cold, digest)
+    store.away = True
+    warm = BundleCache(store, folder, PLENTY)
+    with capture_logs() as lines:
+        cold.look_at_store()
+        warm.look_at_store()
+        assert (lines, store.looked) == ([], 0)
+        read_all(warm, digest)
+        warm.look_at_store()
+        warm.look_at_store()
+    said = [(line["event"], line["log_level"], line["problem"]) for line in lines]
+    assert said == [("store.unreachable", "warning", "away")]
+    assert store.looked == 1
+    store.away = False
+    warm = BundleCache(store, folder, PLENTY)
+    read_all(warm, digest)
+    with capture_logs() as lines:
+        warm.look_at_store()
+    assert (lines, store.looked) == ([], 2)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "grown", "empty"])

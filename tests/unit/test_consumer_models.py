@@ -16,6 +16,7 @@ import psutil
 import pytest
 import structlog
 
+from adapters.bundle_cache import BundleCache
 from adapters.bundles import StoredBundles
 from adapters.object_store import ObjectStore, StoreUnavailable, open_store
 from consumer.admission import Limits
@@ -25,6 +26,7 @@ from consumer.retries import STRUCK_SECONDS
 from consumer.threads import NICENESS
 from consumer.vetting import NICENESS as TRIAL_NICENESS
 from deployment.state import Deployment, Release, Rollout, Standing, empty
+from schemas.manifest import GOLDEN_NAME, MODEL_NAME
 from scoring.snapshot import Snapshot
 from tests.bundles import store_bundle
 from tests.fleet import wait_for
@@ -50,6 +52,11 @@ class _Patchy:
         if self.held and self.held.removeprefix("sha256:") in key:
             assert self.gate.wait(20)
         return self._store.get(key, limit=limit)
+
+    def exists(self, _key: str) -> bool:
+        """No answer, which takes as long as the gate is closed."""
+        assert self.gate.wait(20)
+        raise StoreUnavailable("the store does not answer")
 
 
 class _Log:
@@ -159,6 +166,35 @@ def test_a_champion_becomes_a_snapshot_with_its_stamp(
     _ready_at(loader, newest.revision)
     assert loader.ready is not None
     assert (loader.ready.stamp, loader.ready.champion.version) == (newest.stamp, 1)
+
+
+def test_a_store_that_hangs_is_looked_for_once_all_is_ready(
+    store: _Patchy, bundle: Callable[[float], str], tmp_path: Path
+) -> None:
+    """All came from the cache: it is ready before anybody asks, and then one line says what is away."""
+    log = _Log()
+    digest = bundle(1.0)
+    log.release(digest)
+    folder = tmp_path / "cache"
+    warm = BundleCache(store, folder, 2**20)  # type: ignore[arg-type]
+    manifest = warm.read_manifest(digest)
+    for name in (MODEL_NAME, GOLDEN_NAME):
+        warm.read_file(digest, manifest, name)
+    loader = Loader(
+        BundleCache(store, folder, 2**20),  # type: ignore[arg-type]
+        "m",
+        LIMITS,
+        lambda: None,
+    )
+    with structlog.testing.capture_logs() as lines:
+        loader.start()
+        loader.consider([log.switch(1)])
+        _ready_at(loader, 2)
+        assert "store.unreachable" not in {line["event"] for line in lines}
+        store.gate.set()
+        wait_for("a word", lambda: "store.unreachable" in {line["event"] for line in lines})
+    assert [line["event"] for line in lines].count("store.unreachable") == 1
+    loader.stop()
 
 
 def test_a_newer_revision_does_not_wait_for_an_older_ones_version(

@@ -120,6 +120,9 @@ class _Slow:
             raise StoreUnavailable("the store does not answer")
         return self._bundles.read_file(digest, manifest, name)
 
+    def look_at_store(self) -> None:
+        """Nobody asks."""
+
 
 def test_a_stop_is_heard_while_the_store_is_slow(scene: Scene) -> None:
     """The loop's pulse beats meanwhile, and a stop does not wait for the read."""
