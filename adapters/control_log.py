@@ -46,8 +46,8 @@ class LogReader:
     Raises NotFound where the model has no control log, at the start and not later.
     """
 
-    def __init__(self, settings: Settings, model: str) -> None:
-        self.ledger = Ledger(model)
+    def __init__(self, settings: Settings, model: str, *, keeps_events: bool = True) -> None:
+        self.ledger = Ledger(model, keeps_events=keeps_events)
         self._follows = False
         self._end_offset = 0
         self._topic = require_log(settings, model)

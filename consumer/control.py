@@ -64,7 +64,7 @@ class Follower:
         self._stopping = False
         self._to_confirm: frozenset[str] = frozenset()
         self._confirm_from = 0.0
-        self._reader = LogReader(settings, model)
+        self._reader = LogReader(settings, model, keeps_events=False)
         self._thread = thread_of("follower", self._run)
 
     def start(self) -> None:
@@ -79,7 +79,7 @@ class Follower:
     def judge(self, stamp: str) -> StampVerdict:
         """Whether the stamp is of the log as read so far.
 
-        The ledger's list of events only grows, so another thread may look at it; it sees at most a
+        The ledger's list of hashes only grows, so another thread may look at it; it sees at most a
         moment less than was read, and such a stamp is AHEAD for that moment.
         """
         return self._reader.ledger.judge_stamp(stamp)

@@ -33,9 +33,12 @@ class Unaccepted:
 class Ledger:
     """Takes records in the log's order. Not thread-safe: one thread takes, others read a Deployment."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, keeps_events: bool = True) -> None:
+        """Without its events (1.1 KB each) a ledger still judges stamps; ``events`` stays empty."""
         self.deployment: Deployment = empty(model)
         self.events: list[Recorded] = []
+        self._keeps_events = keeps_events
+        self._hashes: list[str] = []
         self.unaccepted = 0
         """How many records were no events."""
 
@@ -47,7 +50,9 @@ class Ledger:
             self.unaccepted += 1
             return Unaccepted(str(error) if raw else "the record has no value")
         self.deployment = fold(self.deployment, recorded)
-        self.events.append(recorded)
+        if self._keeps_events:
+            self.events.append(recorded)
+        self._hashes.append(short_hash(recorded.hash))
         return recorded
 
     def find_command(self, commandid: str) -> list[Recorded]:
@@ -61,12 +66,11 @@ class Ledger:
         if not (log_id and head and revision_text.isascii() and revision_text.isdigit()):
             return StampVerdict.FOREIGN
         revision = int(revision_text)
-        if revision < 1 or (self.events and log_id != short_hash(self.events[0].hash)):
+        if revision < 1 or (self._hashes and log_id != self._hashes[0]):
             return StampVerdict.FOREIGN
-        if revision > len(self.events):
+        if revision > len(self._hashes):
             return StampVerdict.AHEAD
-        known = short_hash(self.events[revision - 1].hash)
-        return StampVerdict.KNOWN if head == known else StampVerdict.FOREIGN
+        return StampVerdict.KNOWN if head == self._hashes[revision - 1] else StampVerdict.FOREIGN
 
 
 def stamp_revision(stamp: str) -> int:
