@@ -38,6 +38,7 @@ from schemas.events import (
     encode_event,
     new_event,
 )
+from tests import fleet
 from tests.broker_proxy import BrokerProxy, Fault
 from tests.conftest import RunningStack
 
@@ -408,6 +409,12 @@ def test_a_log_without_its_beginning_is_loud(log: Log) -> None:
         log.append(release(3))
 
 
+def _setting(admin: AdminClient, topic: str, name: str) -> str | None:
+    """What the broker says of a topic; it takes a moment until it says what it was told."""
+    (found,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+    return found.result()[name].value
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [("retention.ms", "604800000"), ("retention.bytes", "1000000"), ("cleanup.policy", "compact")],
@@ -427,6 +434,7 @@ def test_a_topic_that_would_lose_events_is_not_appended_to(
     admin = AdminClient(client_config(log.settings))
     for future in admin.incremental_alter_configs([resource]).values():
         future.result()
+    fleet.wait_for("the setting", lambda: _setting(admin, log.topic, setting) == text)
     with pytest.raises(Conflict, match=f"would lose events.*{setting} {text}") as refused:
         log.append(release(2))
     assert f"--topic {log.topic}" in refused.value.hint
