@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from adapters.control_log import read_log
+from adapters.naming import VersionName
 from adapters.settings import Settings
 from deployment.commands import Abort, Refusal, Start, Strategy
 from deployment.controller import Outcome
@@ -23,7 +24,6 @@ from deployment.state import Rollout, rollout_begun
 from publisher.commands import Appended, fresh_salt, give
 from publisher.controller import Controller, quietly
 from publisher.fleets import live_fleet, wait_for_fleet
-from publisher.naming import VersionName
 from schemas.errors import ModelwireError, RefusedByRule
 from schemas.events import Plan, Recorded, RolloutAborted, RolloutPromoted, RolloutStarted
 

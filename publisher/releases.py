@@ -9,8 +9,10 @@ that start.
 import time
 from dataclasses import dataclass, replace
 
+from adapters.bundle_names import find_bundle
 from adapters.bundles import read_manifest, verify_bundle
 from adapters.control_log import read_log
+from adapters.naming import VersionName, release_in
 from adapters.object_store import ObjectStore, open_store
 from adapters.settings import Settings
 from deployment.commands import Release, Retire, Revoke
@@ -19,8 +21,7 @@ from deployment.state import Release as Released
 from publisher.commands import Appended, fresh_salt, give
 from publisher.fleets import live_fleet
 from publisher.launches import Launch, Launched, finish, join, start
-from publisher.naming import VersionName, find_bundle
-from schemas.errors import ModelwireError, NotFound, UsageProblem
+from schemas.errors import ModelwireError, UsageProblem
 from schemas.events import ModelReleased
 from schemas.manifest import Manifest
 
@@ -101,10 +102,5 @@ def retire(settings: Settings, named: VersionName, reason: str) -> Appended:
 def show(settings: Settings, named: VersionName) -> Version:
     """A version with its bundle's manifest. Raises NotFound for a version that was never released."""
     deployment = read_log(settings, named.model).deployment
-    release = deployment.releases.get(named.version)
-    if release is None:
-        raise NotFound(
-            f"{named} was never released",
-            hint=f"see the released versions: modelwire release list {named.model}",
-        )
+    release = release_in(deployment, named)
     return Version(named, release, deployment, read_manifest(store_of(settings), release.digest))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from adapters.model_name import parse_model
+from adapters.naming import parse_version
 from publisher import releases, screens
 from publisher.cli.launch import (
     STRATEGIES,
@@ -14,7 +15,6 @@ from publisher.cli.launch import (
     say_how_it_runs,
 )
 from publisher.cli.options import asking, at_option, giving, report, settings_of, show, store_option
-from publisher.naming import parse_version
 from publisher.status import read_history
 
 

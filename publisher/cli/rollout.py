@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from adapters.model_name import parse_model
+from adapters.naming import parse_target, parse_version, parse_version_of
 from adapters.settings import Settings
 from deployment.plans import parse_share
 from publisher import launches, rollouts
@@ -21,7 +22,6 @@ from publisher.cli.looking import history, status
 from publisher.cli.options import acting, giving, options, report, settings_of
 from publisher.cli.running import carry_out
 from publisher.commands import Appended
-from publisher.naming import parse_target, parse_version, parse_version_of
 from publisher.rollouts import Target
 from schemas.errors import UsageProblem
 

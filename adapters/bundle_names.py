@@ -1,16 +1,13 @@
-"""The names that people type: models, ``MODEL:VERSION``, and bundles.
+"""The names that people type for bundles.
 
 A bundle is named by its digest (``sha256:…``), by the beginning of its 64 hexadecimal digits where only
-one bundle has it, or by the address of its folder. The address must lie in the store that the consumers
-read from: a release names a digest only.
+one bundle has it, or by the address of its folder, which must lie in the store that is asked.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.bundles import list_bundles
-from adapters.model_name import parse_model
 from adapters.object_store import ObjectStore
 from schemas.errors import NotFound, UsageProblem
 
@@ -21,52 +18,6 @@ SHORTEST_PREFIX = 6
 _DIGITS = re.compile(r"[0-9a-f]+")
 _FOLDER = re.compile(r"(?P<store>.*)/bundles/(?P<digits>[0-9a-f]{64})")
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class VersionName:
-    """A model's version as ``sales:12`` names it."""
-
-    model: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.model}:{self.version}"
-
-
-def parse_version(text: str) -> VersionName:
-    """``MODEL:VERSION``. Raises UsageProblem where it is not that."""
-    model, colon, number = text.rpartition(":")
-    version = _ordinal(number)
-    if not colon or version is None:
-        raise UsageProblem(
-            f"{text!r} is not a version", hint="write MODEL:VERSION, such as sales:2"
-        )
-    return VersionName(parse_model(model), version)
-
-
-def parse_target(text: str) -> tuple[str, int | None]:
-    """``MODEL`` or ``MODEL:VERSION``. Raises UsageProblem where it is neither."""
-    if ":" not in text:
-        return parse_model(text), None
-    named = parse_version(text)
-    return named.model, named.version
-
-
-def parse_version_of(model: str, text: str) -> int:
-    """A version of ``model``, as ``3`` or ``MODEL:3``. Raises UsageProblem for another model's."""
-    version = _ordinal(text)
-    if version is not None:
-        return version
-    named = parse_version(text)
-    if named.model != model:
-        raise UsageProblem(f"{named} is not a version of {model}", hint=f"write {model}:VERSION")
-    return named.version
-
-
-def _ordinal(text: str) -> int | None:
-    is_number = text.isascii() and text.isdigit() and len(text) <= 9
-    return int(text) if is_number and int(text) > 0 else None
 
 
 def find_bundle(store: ObjectStore, text: str) -> str:
