@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("modelwire.demo:demo", "Train, release, swap under load, undo, and check."),
     "topics": ("publisher.cli.topics:topics", "Create a model's topics, and grow them."),
     "train": ("trainer.cli:train", "Train a model on a panel of daily sales; store its bundle."),
+    "bundle": ("trainer.bundle_cli:bundle", "Make a bundle of any ONNX model."),
     "release": (
         "publisher.cli.release:release",
         "Publish, list, show, revoke and retire versions.",

@@ -1,0 +1,242 @@
+"""The contract file: what a model from another tool reads and gives, as its maker writes it by hand.
+
+    model = "demand"
+
+    [matrix.input]                                   # the graph's input, and the fields in its columns
+    columns = ["lag_7", "mean_28", "price", "promo"]
+
+    [fields.promo]                                   # only where there is more to say than the name
+    type = "int64"
+    allowed = [0, 1]
+
+    [outputs.sales]
+    tensor = "variable"
+    unit = "pieces"
+
+Rules:
+
+1. It is TOML with the keys of ``ContractFile``; unknown keys are refused, so that a misspelt one is
+   never silently ignored.
+2. What the graph knows need not be said: which tensor, of which element type. Where it is said, it must
+   be true. Both are ``trainer.binding``'s, which makes a ``schemas.contract.Contract`` of this.
+3. A field with a default is optional unless it says ``required``.
+4. Every problem names the file, the line and the key. A key that is not in the file has no line: the
+   line is that of the nearest table around it, or 1.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from schemas.contract import Beyond, FieldType, TensorType
+from schemas.errors import NotFound, UsageProblem
+
+Key = tuple[str, ...]
+"""Where a setting stands: ``("fields", "price", "minimum")``."""
+
+EXAMPLE = "docs/how-to/bring-your-own-model.md"
+
+
+def _iso(value: object) -> object:
+    """TOML has dates of its own; a contract writes them as text."""
+    is_day = isinstance(value, date) and not isinstance(value, datetime)
+    return value.isoformat() if isinstance(value, date) and is_day else value
+
+
+Number = StrictInt | StrictFloat
+Value = Annotated[StrictStr | StrictInt | StrictFloat | StrictBool, BeforeValidator(_iso)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldTable(_Table):
+    """``[fields.NAME]``: the keys of ``schemas.contract.Field``, all of which may be left out.
+
+    ``tensor`` is the graph's input of the field's own name where nothing is said, ``dtype`` and
+    ``type`` what that input takes. A member of a ``[matrix.…]`` has its tensor and column from there.
+    """
+
+    type: FieldType | None = None
+    tensor: str | None = None
+    dtype: TensorType | None = None
+    column: StrictInt | None = None
+    description: str = ""
+    unit: str = ""
+    required: bool | None = None
+    default: Value | None = None
+    nullable: bool = False
+    null_as: Value | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
+    allowed: tuple[StrictStr | StrictInt, ...] | None = None
+    max_length: StrictInt = 256
+
+
+class MatrixTable(_Table):
+    """``[matrix.INPUT]``: the fields in the columns of one input ``[N, k]``, in the graph's order."""
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    dtype: TensorType | None = None
+
+
+class OutputTable(_Table):
+    """``[outputs.NAME]``: the keys of ``schemas.contract.Output``, all of which may be left out.
+
+    ``tensor`` is the graph's output of that name, or its only one.
+    """
+
+    tensor: str | None = None
+    type: FieldType | None = None
+    column: StrictInt | None = None
+    description: str = ""
+    unit: str = ""
+
+
+class HorizonTable(_Table):
+    """``[horizon]``: the days that the model can answer for, both included."""
+
+    field: str
+    first: date
+    last: date
+    beyond: Beyond = Beyond.REJECT
+
+
+class ContractFile(_Table):
+    """The whole file."""
+
+    model: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    outputs: Annotated[dict[str, OutputTable], Field(min_length=1)]
+    fields: dict[str, FieldTable] = {}
+    matrix: dict[str, MatrixTable] = {}
+    horizon: HorizonTable | None = None
+    max_request_bytes: StrictInt = 65_536
+
+
+@dataclass(frozen=True)
+class WrittenContract:
+    """A contract file together with where it lay: ``text`` is the file as written."""
+
+    path: Path
+    text: str
+    tables: ContractFile
+
+    def where(self, *key: str) -> str:
+        """``file:line: key`` of a setting, for a message about it."""
+        return _where(self.path, self.text, key)
+
+
+def load_contract_file(path: Path) -> WrittenContract:
+    """The contract file at ``path``. Raises NotFound, or UsageProblem with every line that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"no contract file at {path}", hint=f"{EXAMPLE} shows one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageProblem(
+            f"{path} cannot be read as text: {error}", hint="a contract file is TOML in UTF-8"
+        ) from error
+    return WrittenContract(path, text, _parse(path, text))
+
+
+def _parse(path: Path, text: str) -> ContractFile:
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, line = _toml_problem(str(error), text)
+        raise UsageProblem(
+            f"{path}:{line}: not valid TOML: {what}", hint="mend the line and try again"
+        ) from error
+    try:
+        return ContractFile.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(path, text, problem) for problem in error.errors())
+        raise UsageProblem("\n".join(lines), hint=f"compare it with {EXAMPLE}") from error
+
+
+def _toml_problem(message: str, text: str) -> tuple[str, int]:
+    """What tomllib found and in which line; it gives the place only inside its message."""
+    found = re.search(r" \(at line (\d+), column \d+\)$", message)
+    if found:
+        return message[: found.start()], int(found[1])
+    return message.removesuffix(" (at end of document)"), text.count("\n") + 1
+
+
+_KEYS_OF: dict[str, type[_Table]] = {
+    "fields": FieldTable,
+    "matrix": MatrixTable,
+    "outputs": OutputTable,
+    "horizon": HorizonTable,
+}
+
+
+def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
+    key = tuple(str(part) for part in problem["loc"])
+    if key[0] in _KEYS_OF:  # what follows is the place in a list, or the member of a union
+        key = key[: 2 if key[0] == "horizon" else 3]
+    match problem["type"]:
+        case "missing":
+            said = "is missing"
+        case "extra_forbidden":
+            table = _KEYS_OF[key[0]] if len(key) > 1 else ContractFile
+            kind = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "a contract file"
+            said = f"is no key of {kind}; the keys are {', '.join(table.model_fields)}"
+        case "string_pattern_mismatch":
+            said = f"is {problem['input']!r}; a model's name is of a-z, 0-9 and -, begins with a letter"
+        case _:
+            found = problem["input"]
+            said = f"is {found!r}: {str(problem['msg']).replace('Input should', 'it should')}"
+    return f"{_where(path, text, key)} {said}"
+
+
+def _where(path: Path, text: str, key: Key) -> str:
+    return f"{path}:{_line_of(text, key)}: {'.'.join(key)}"
+
+
+def _line_of(text: str, key: Key) -> int:
+    """The 1-based line that sets ``key``, else that of the nearest table or setting around it, else 1."""
+    table: Key = ()
+    best, depth = 1, 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        setting = re.match(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""", line)
+        if header:
+            place = table = _key(f"[{header[1]}]")
+        elif setting:
+            place = (*table, *_key(f"{setting[1]} = 0"))
+        else:
+            continue
+        if place == key[: len(place)] and len(place) > depth:
+            best, depth = number, len(place)
+    return best
+
+
+def _key(line: str) -> Key:
+    """The key of a line of TOML that has but one; nothing where it is none."""
+    try:
+        tree: object = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return ()
+    found = []
+    while isinstance(tree, dict) and tree:
+        [(name, tree)] = tree.items()
+        found.append(name)
+    return tuple(found)
