@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("modelwire.demo:demo", "Train, release, swap under load, undo, and check."),
     "topics": ("publisher.cli.topics:topics", "Create a model's topics, and grow them."),
     "train": ("trainer.cli:train", "Train a model on a panel of daily sales; store its bundle."),
+    "runs": ("trainer.runs_cli:runs", "List trainings and compare two, from the store alone."),
+    "reproduce": ("trainer.reproduce_cli:reproduce", "Train a bundle again, and compare."),
+    "data": ("trainer.data_cli:data", "Make panels of daily sales to try things on."),
     "bundle": ("trainer.bundle_cli:bundle", "Make a bundle of any ONNX model."),
     "release": (
         "publisher.cli.release:release",

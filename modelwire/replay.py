@@ -1,9 +1,9 @@
 """Replays held-out days as requests, at a steady rate.
 
 A bundle's ``holdout.parquet`` holds raw inputs that training never saw, with what was really sold. Each
-row becomes one request, keyed by its series (the contract's text fields, joined with ``|``), so that a
-series stays on one partition. Rows come in an order that the seed shuffles, every row once a pass: a
-version that answers for a few seconds meets all weekdays, and scores of versions can be compared.
+row becomes one request, keyed by its series (``series_key``), so that a series stays on one partition.
+Rows come in an order that the seed shuffles, every row once a pass: a version that answers for a few
+seconds meets all weekdays, and scores of versions can be compared.
 """
 
 import random
@@ -59,12 +59,20 @@ class HeldOut:
 
 
 def series_key(contract: Contract, inputs: Mapping[str, Any]) -> bytes | None:
-    """The text fields of ``inputs`` joined with ``|``; None where one is no text or none exists."""
-    names = [field.name for field in contract.fields if field.type is FieldType.STRING]
-    texts = [inputs.get(name) for name in names]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        return None
-    return "|".join(str(text) for text in texts).encode()
+    """What ``inputs`` are about: the contract's keys joined with ``|``; None where one is not there.
+
+    Keys are the text fields and, where the contract has a horizon, the required whole numbers: a panel's
+    stores are often numbered.
+    """
+    parts = []
+    for each in contract.fields:
+        is_number = each.type is FieldType.INT64 and each.required and contract.horizon is not None
+        if each.type is FieldType.STRING or is_number:
+            value = inputs.get(each.name)
+            if type(value) is not (int if is_number else str):
+                return None
+            parts.append(str(value))
+    return "|".join(parts).encode() if parts else None
 
 
 def bundle_to_imitate(settings: Settings, deployment: Deployment) -> tuple[str, Manifest]:

@@ -19,6 +19,8 @@ MODEL_NAME = "model.onnx"
 GOLDEN_NAME = "golden.jsonl"
 HOLDOUT_NAME = "holdout.parquet"
 CARD_NAME = "card.md"
+CARD_PAGE_NAME = "card.html"
+EVIDENCE_NAME = "evidence.json"
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """A manifest beyond this is refused before it is read: it is read before anything vouches for it."""
@@ -61,6 +63,8 @@ class Parity(msgspec.Struct, frozen=True):
     """The proof that the graph is the trained model: rows compared, and the largest difference.
 
     ``space`` says where the difference was taken: ``log1p`` (natural log of 1 + value) or ``identity``.
+    ``cases`` maps what was compared, such as ``unknown-keys``, to its rows; each was run in batches of
+    every one of ``batches`` rows.
     """
 
     rows: int
@@ -69,6 +73,15 @@ class Parity(msgspec.Struct, frozen=True):
     limit: float
     onnxruntime: str
     numeric_class: str
+    batches: tuple[int, ...] = ()
+    cases: dict[str, int] = {}
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """What a data version control system (DVC) said of a source: its MD5, and the pin's file name."""
+
+    md5: str
+    path: str
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -79,6 +92,24 @@ class Source(msgspec.Struct, frozen=True):
     size: int
     licence: str = ""
     attribution: str = ""
+    pin: Pin | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training decided, enough to make the tables of the same regressor anew.
+
+    ``chosen`` is what won the backtest, ``loss`` what the regressor learned, the half-lives (days) and
+    ``shrinkage`` are those of the structural base, ``outlook_until`` the last day (ISO) that forecasts of
+    traffic were learned from, and ``features`` the columns that the regressor reads, in order.
+    """
+
+    chosen: str
+    loss: str
+    effect_half_life: float
+    level_half_life: float
+    shrinkage: float
+    outlook_until: str
+    features: tuple[str, ...]
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +117,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
     ``config`` is the dataset configuration as written, ``packages`` maps a distribution to its
     version, ``git_commit`` is empty where the code is not in a checkout, ``cutoff`` is the last day of
-    sales that training saw (ISO date).
+    sales that training saw (ISO date). ``parent`` is the digest of the bundle whose regressor this one
+    took over under new tables, empty for a training of its own.
     """
 
     sources: tuple[Source, ...]
@@ -97,6 +129,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     python: str
     git_commit: str = ""
+    recipe: Recipe | None = None
+    parent: str = ""
 
 
 class Holdout(msgspec.Struct, frozen=True):

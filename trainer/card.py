@@ -1,119 +1,270 @@
-"""The model card: what a reader of the bundle should know before trusting its answers."""
+"""The model card: what a reader of the bundle should know before trusting its answers, as Markdown.
 
-from schemas.contract import Contract
-from schemas.manifest import Holdout, Lineage, Parity
-from trainer.dataset import Dataset
-from trainer.estimator import Forecaster, Preset
-from trainer.evaluation import Predictor
-
-_WHAT = {
-    Preset.PLAIN: (
-        "A ridge regression on three means of past daily sales in logs: of the series over half a "
-        "year, of the series over four weeks, and of the series on the weekday asked for."
-    ),
-    Preset.FULL: (
-        "Gradient-boosted trees (scikit-learn's HistGradientBoostingRegressor) that correct a "
-        "structural base of level and weekday effect, from the history of the series and of each "
-        "value of its keys."
-    ),
-}
-
-_CARD = """\
-# {model}: {preset} on {name}
-
-{what} It forecasts the {unit} of one series on one day. All features are inside the ONNX graph; it
-reads only the fields below.
-
-## Data
-
-{name}. Licence: {licence}. {attribution}
-
-- {series:,} known series ({keys}); training saw sales up to {cutoff}.
-- Source `{source}`, {digest}.
-
-## Answers
-
-Fields: {fields}. It answers for {first} … {last} and no other day. Answers: {outputs}.
-
-## How good it is
-
-The last {days} days of the panel ({held_first} … {held_last}, {rows:,} rows) were held out:
-training, its features and the choice of known series never saw them. The known series made
-{unit_share:.0%} of the units sold in these days.
-
-| predictor | RMSLE | WAPE | bias |
-|---|---|---|---|
-{scores}
-
-`mean-28-log` answers the mean of the last 28 days on the log scale, `lag-7` the same weekday of the
-week before the cutoff. A bias of -50 % means that the forecasts add up to half of what was sold.
-
-The graph was compared with the Python pipeline on {parity_rows:,} rows: the largest difference is
-{parity:.1e} on the log scale (limit {limit:.0e}), on onnxruntime {onnxruntime}, {numeric_class}.
-
-## Intended use
-
-Ranking and relative levels of daily demand, day by day and series by series, as an example of a
-model that is released, replaced and audited on a stream.
-
-## Limits
-
-- The target is log(1 + units) with squared loss, so an answer is a mean of logs turned back: below
-  the mean of units, far below it for series that sell rarely. **Sums of answers are too low** (see
-  the bias); do not add them up to plan volumes.
-- It knows weekdays and recent history, not promotions, prices, holidays or stock-outs.
-- A series unknown at the cutoff is answered from the mean of the series that share a key with it
-  and says so (`known_series` is 0); how wrong those answers are was not measured here.
-- Its history ends at the cutoff: the error grows with every day after it.
+``trainer.card_page`` says the same with plots. What comes from the data or the configuration is
+escaped: it can neither break a table nor become markup.
 """
 
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-def model_card(
-    dataset: Dataset,
-    forecaster: Forecaster,
-    contract: Contract,
-    lineage: Lineage,
-    holdout: Holdout,
-    parity: Parity,
-    unit_share: float,
-) -> bytes:
-    """The card as Markdown, UTF-8. ``unit_share`` is ``Panel.unit_share``."""
-    source = lineage.sources[0]
-    horizon = contract.horizon
-    assert horizon is not None
-    preset = Preset(lineage.preset)
-    text = _CARD.format(
-        model=dataset.model,
-        preset=preset.value,
-        name=dataset.name,
-        what=_WHAT[preset],
-        unit=dataset.unit,
-        licence=dataset.licence,
-        attribution=dataset.attribution,
-        series=forecaster.keys.series,
-        keys=" × ".join(forecaster.keys.names),
-        cutoff=lineage.cutoff,
-        source=source.name,
-        digest=source.digest,
-        fields=", ".join(f"`{field.name}` ({field.type})" for field in contract.fields),
-        outputs="; ".join(f"`{output.name}`: {output.description}" for output in contract.outputs),
-        first=horizon.first,
-        last=horizon.last,
-        days=dataset.holdout,
-        held_first=holdout.first,
-        held_last=holdout.last,
-        rows=holdout.rows,
-        unit_share=unit_share,
-        scores="\n".join(_score_line(each, holdout.metrics[each]) for each in Predictor),
-        parity_rows=parity.rows,
-        parity=parity.max_difference,
-        limit=parity.limit,
-        onnxruntime=parity.onnxruntime,
-        numeric_class=parity.numeric_class,
+from schemas.contract import Contract
+from schemas.evidence import Effect, Evidence, Examined, Scores, Slice
+from schemas.manifest import Lineage, Parity
+from trainer.dataset import Dataset
+from trainer.estimator import Loss, Preset
+from trainer.training import ALONE
+
+NOTHING = "–"
+MOST_GROUPS = 12
+"""Groups of a slice that the Markdown shows; the page and ``evidence.json`` have all."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about: everything that the bundle says of itself but its bytes."""
+
+    dataset: Dataset
+    contract: Contract
+    lineage: Lineage
+    parity: Parity
+    evidence: Evidence
+
+
+def what_it_is(subject: Subject) -> str:
+    """The model in two sentences."""
+    evidence = subject.evidence
+    unit = subject.dataset.unit
+    ends = f"It forecasts the {unit} of one series on one day, with an interval from p10 to p90."
+    if evidence.preset == Preset.PLAIN:
+        how = "A ridge regression on means of past daily sales in logs."
+    elif evidence.backtest.chosen == ALONE:
+        how = (
+            "A structural base of level, weekday effects and effects of flags for each series: boosted "
+            "trees did not beat it in the backtest, so none are published."
+        )
+    elif evidence.loss == Loss.COUNT:
+        how = "Gradient-boosted trees that forecast counts by Poisson's loss, from the history."
+    else:
+        how = (
+            "Gradient-boosted trees that correct a structural base of level, weekday effects and effects "
+            "of flags, from the history of the series and of each value of its keys."
+        )
+    return f"{how} {ends}"
+
+
+def how_it_was_measured(subject: Subject, examined: Examined) -> str:
+    """Which days were scored."""
+    evidence = subject.evidence
+    if evidence.holdout is None:
+        first = (
+            "Nothing was held out after the cutoff, so these are the newest fold of the backtest: "
+        )
+    else:
+        first = "Training, its features and the choice of known series never saw these days: "
+    told = f"{first}{examined.first} … {examined.last}, {examined.rows:,} rows"
+    closed = f"; {examined.closed_rows:,} rows of closed days are left out" * bool(
+        examined.closed_rows
     )
-    return text.encode()
+    share = ""
+    if evidence.unit_share is not None and evidence.holdout is not None:
+        share = f" The known series made {evidence.unit_share:.1%} of the units sold then."
+    return f"{told}{closed}.{share}"
 
 
-def _score_line(predictor: Predictor, metrics: dict[str, float]) -> str:
-    rmsle, wape, bias = metrics["rmsle"], metrics["wape"], metrics["bias"]
-    return f"| {predictor} | {rmsle:.4f} | {wape:.4f} | {bias:+.1%} |"
+def limits(subject: Subject) -> Iterator[str]:
+    """What the model is not good for, one sentence or two each."""
+    evidence = subject.evidence
+    examined = evidence.headline
+    bias = None
+    if examined is not None and "model" in examined.scores:
+        bias = examined.scores["model"].bias
+    said = "" if bias is None else f" (measured: {bias:+.1%})"
+    if evidence.loss == Loss.COUNT:
+        yield f"It forecasts means of counts. Sums of answers are off by the bias{said}."
+    else:
+        yield (
+            "It learned log(1 + units) with squared loss, so an answer is a mean of logs turned back and "
+            "lies below the mean of units, far below it for series that sell rarely. Sums of answers are "
+            f"off by the bias{said}: do not add them up to plan volumes without correcting it."
+        )
+    covariates = ", ".join(subject.dataset.covariates)
+    yield (
+        f"Of what is known in advance it reads only {covariates}."
+        if covariates
+        else "It knows weekdays and history, not promotions, prices or stock-outs."
+    )
+    yield (
+        "A series unknown at the cutoff is answered from the mean of the series that share a key with "
+        "it and says so (known_series is 0); how wrong those answers are was not measured."
+    )
+    yield "Its history ends at the cutoff; answers for later days are worse, as shown by days ahead."
+
+
+def verdicts(subject: Subject) -> Iterator[str]:
+    """What was proved of the bundle."""
+    parity, leakage = subject.parity, subject.evidence.leakage
+    yield (
+        f"The graph was compared with the Python pipeline on {parity.rows:,} rows: the largest "
+        f"difference is {parity.max_difference:.1e} on the log scale (limit {parity.limit:.0e}), on "
+        f"onnxruntime {parity.onnxruntime}, {parity.numeric_class}."
+    )
+    if leakage is None:
+        return
+    same = sum(check.same for check in leakage.checks)
+    if leakage.passed:
+        yield (
+            f"Leakage test passed: with {', '.join(leakage.scrambled)} replaced by noise on later days, "
+            f"{same} of {len(leakage.checks)} checks came out bit for bit the same."
+        )
+    else:
+        changed = ", ".join(check.what for check in leakage.checks if not check.same)
+        yield f"LEAKAGE TEST FAILED: days that the training must not see change {changed}."
+
+
+def figures_of(scores: Scores) -> tuple[str, ...]:
+    """The metrics of one predictor as text, in the order of ``METRICS``."""
+    return (
+        f"{scores.rmsle:.4f}",
+        f"{scores.nwrmsle:.4f}",
+        NOTHING if scores.wape is None else f"{scores.wape:.4f}",
+        NOTHING if scores.bias is None else f"{scores.bias:+.1%}",
+        NOTHING if scores.pinball is None else f"{scores.pinball:.3f}",
+        NOTHING if scores.coverage is None else f"{scores.coverage:.1%}",
+        f"{scores.rows:,}",
+    )
+
+
+METRICS = ("RMSLE", "NWRMSLE", "WAPE", "bias", "pinball", "coverage", "rows")
+
+
+def value_of(value: str, pooled: int) -> str:
+    """How a group of a slice is called."""
+    if pooled:
+        return f"{pooled:,} smaller ones"
+    return value or "(unknown)"
+
+
+TITLES = {"volume": "volume, quintile of mean units in 28 days", "age": "age of the series"}
+
+
+def title_of(each: Slice) -> str:
+    """The heading of a slice."""
+    return TITLES.get(each.kind, each.name)
+
+
+def model_card(subject: Subject) -> bytes:
+    """The card as Markdown, UTF-8."""
+    return ("\n".join(_lines(subject)).strip() + "\n").encode()
+
+
+def _lines(subject: Subject) -> Iterator[str]:
+    dataset, lineage, evidence = subject.dataset, subject.lineage, subject.evidence
+    yield f"# {_md(dataset.model)}: {_md(evidence.preset)} on {_md(dataset.name)}\n"
+    yield f"{_md(what_it_is(subject))} All features are inside the ONNX graph.\n"
+    yield "## Data\n"
+    yield f"{_md(dataset.name)}. Licence: {_md(dataset.licence or 'not stated')}."
+    yield f"{_md(dataset.attribution)}\n"
+    keys = " × ".join(dataset.keys)
+    yield f"- {evidence.series:,} known series ({_md(keys)}); training saw sales up to {lineage.cutoff}."
+    yield from (f"- {_md(source.name)}, `{source.digest}`" for source in lineage.sources)
+    yield from (f"- {_md(note)}" for note in evidence.notes)
+    yield from _answers(subject.contract)
+    examined = evidence.headline
+    if examined is not None:
+        yield from _goodness(subject, examined)
+    yield from _backtest(evidence)
+    if evidence.importance is not None:
+        found = evidence.importance
+        yield "\n## What it rests on\n"
+        yield f"Rise of the RMSLE ({found.rmsle:.4f} on {found.rows:,} rows) where one is shuffled.\n"
+        yield from _effects("request field", found.fields)
+        yield ""
+        yield from _effects("features", found.groups)
+    yield "\n## What was proved\n"
+    yield from (f"- {_md(line)}" for line in verdicts(subject))
+    yield "\n## Limits\n"
+    yield from (f"- {_md(line)}" for line in limits(subject))
+
+
+def _answers(contract: Contract) -> Iterator[str]:
+    yield "\n## Requests and answers\n"
+    fields = [
+        (field.name, str(field.type), "yes" if field.required else "no", field.description)
+        for field in contract.fields
+    ]
+    yield from _table(("field", "type", "required", "meaning"), fields)
+    yield ""
+    outputs = [
+        (each.name, str(each.type), each.unit, each.description) for each in contract.outputs
+    ]
+    yield from _table(("output", "type", "unit", "meaning"), outputs)
+    if contract.horizon is not None:
+        yield f"\nIt answers for {contract.horizon.first} … {contract.horizon.last} and no other day."
+
+
+def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
+    yield "\n## How good it is\n"
+    yield f"{_md(how_it_was_measured(subject, examined))}\n"
+    yield from _scores("predictor", examined.scores)
+    for each in examined.slices:
+        yield f"\n### By {_md(title_of(each))}\n"
+        largest = sorted(each.groups, key=lambda group: -group.units)[:MOST_GROUPS]
+        shown = [group for group in each.groups if group in largest]
+        rows = {
+            value_of(group.value, group.pooled): group.scores["model"]
+            for group in shown
+            if "model" in group.scores
+        }
+        yield from _scores(each.name, rows)
+        if len(shown) < len(each.groups):
+            yield f"\nThe {len(shown)} of {len(each.groups)} with the most units."
+
+
+def _backtest(evidence: Evidence) -> Iterator[str]:
+    backtest = evidence.backtest
+    yield "\n## Backtest\n"
+    if not backtest.folds:
+        yield "The panel is too short for a backtest."
+        return
+    origins = ", ".join(fold.origin for fold in backtest.folds)
+    yield f"Trained anew up to {origins}; published is {_md(backtest.chosen)}, the model below.\n"
+    yield from _scores("predictor", backtest.scores)
+
+
+def _scores(what: str, scores: Mapping[str, Scores]) -> Iterator[str]:
+    rows = [(name, *figures_of(each)) for name, each in model_first(scores).items()]
+    yield from _table((what, *METRICS), rows, right=len(METRICS))
+
+
+def model_first(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The same with the model first; order in JSON says nothing."""
+    return dict(sorted(scores.items(), key=lambda item: item[0] != "model"))
+
+
+def _effects(what: str, effects: Iterable[Effect]) -> Iterator[str]:
+    rows = [(each.name, f"{each.rise:+.4f}", f"{each.deviation:.4f}") for each in effects]
+    yield from _table((what, "rise", "±"), rows, right=2)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: int = 0) -> Iterator[str]:
+    """The last ``right`` columns hold numbers."""
+    aligned = ["---"] * (len(heads) - right) + ["---:"] * right
+    yield f"| {' | '.join(_md(head) for head in heads)} |"
+    yield f"|{'|'.join(aligned)}|"
+    yield from (f"| {' | '.join(_md(cell) for cell in row)} |" for row in rows)
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    one_line = " ".join(printable(text).split())
+    escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", escaped)
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, which neither HTML nor Markdown may hold, are shown as such."""
+    return "".join(
+        char if char.isprintable() or char in " \n" else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )

@@ -1,24 +1,72 @@
 """``modelwire train``: trains a model and stores its bundle."""
 
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from adapters.output import TABLE, as_text, output_option
 
 if TYPE_CHECKING:
+    from adapters.object_store import ObjectStore
+    from adapters.settings import Settings
     from schemas.manifest import Manifest
+    from trainer.bundle import Bundle
+    from trainer.dataset import DatasetFile
+
+_METRICS = {
+    "rmsle": ("RMSLE", "{:.4f}"),
+    "nwrmsle": ("NWRMSLE", "{:.4f}"),
+    "wape": ("WAPE", "{:.4f}"),
+    "bias": ("bias", "{:+.1%}"),
+    "pinball": ("pinball", "{:.4g}"),
+    "coverage": ("p10–p90", "{:.1%}"),
+}
+
+
+class _Day(click.ParamType[date]):
+    """A date as people write it in a command: 2017-07-30."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date; write it as 2017-07-30", param, ctx)
 
 
 @click.command()
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
-    required=True,
-    help="Dataset configuration (TOML), such as datasets/online_retail.toml.",
+    help="Dataset configuration (TOML), such as datasets/online_retail.toml.  [required, but for "
+    "--refresh, which takes the bundle's own]",
+)
+@click.option(
+    "--refresh",
+    metavar="MODEL:VERSION|DIGEST",
+    help="Fit nothing: put this bundle's regressor on tables as of a later cutoff.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the dataset's sources.  [default: the folder of the configuration; with a "
+    "bundle's own, the current one, or the datasets shipped]",
+)
+@click.option(
+    "--cutoff",
+    metavar="DATE",
+    type=_Day(),
+    help="Last known day; the days after it are held out.  [default: by the dataset's `holdout`]",
 )
 @click.option(
     "--preset",
@@ -27,75 +75,167 @@ if TYPE_CHECKING:
     show_default=True,
     help="plain: means and a ridge regression. full: history tables and boosted trees.",
 )
+@click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+@click.option(
+    "--memory",
+    "memory_mb",
+    type=click.IntRange(min=256),
+    default=1_024,
+    show_default=True,
+    help="MB that the preparation of the panel may take before it goes to disk.",
+)
 @click.option("--out", metavar="URI", help="Store to write to (file:///folder, s3://bucket).")
 @output_option
-def train(dataset: Path, preset: str, out: str | None, output: str) -> None:
+@click.pass_context
+def train(
+    context: click.Context,
+    dataset: Path | None,
+    refresh: str | None,
+    data: Path | None,
+    cutoff: date | None,
+    preset: str,
+    seed: int,
+    memory_mb: int,
+    out: str | None,
+    output: str,
+) -> None:
     """Train a model on a panel of daily sales and store it as a bundle.
 
     The bundle holds the ONNX model and its evidence; release it with `modelwire release publish`.
     """
     started = time.monotonic()
+    if refresh is not None:
+        _refuse_options_of_the_parent(context)
+    elif dataset is None:
+        raise click.UsageError("Missing option '--dataset'.", context)
     # Imported here: `modelwire --help` must not wait for scikit-learn.
     from adapters.bundles import write_bundle
     from adapters.object_store import open_store
     from adapters.settings import load_settings
-    from trainer.bundle import train_bundle
+    from trainer.bundle import Order, train_bundle
     from trainer.dataset import load_dataset
     from trainer.estimator import Preset
 
-    file = load_dataset(dataset)
+    file = None if dataset is None else load_dataset(dataset, data)
     settings = load_settings(store_url=out)
     store = open_store(settings.store_url, settings.s3_settings)
     # A store that cannot be reached is found out before the training, not after it.
     next(store.list("bundles"), None)
-    bundle = train_bundle(
-        file, Preset(preset), created_at=datetime.now(UTC), progress=_say_on_stderr
-    )
-    _say_on_stderr(f"storing the bundle in {store.url}")
-    digest = write_bundle(store, bundle.manifest, bundle.files)
+    with progress_on_stderr() as say:
+        if refresh is not None:
+            bundle = _refreshed(settings, store, refresh, file, data, cutoff, memory_mb, say)
+        else:
+            assert file is not None
+            bundle = train_bundle(
+                file,
+                Order(Preset(preset), cutoff, seed, memory_mb),
+                created_at=datetime.now(UTC),
+                s3=settings.s3_settings,
+                progress=say,
+            )
+        say(f"storing the bundle in {store.url}")
+        digest = write_bundle(store, bundle.manifest, bundle.files)
+    lineage = bundle.manifest.lineage
+    assert lineage is not None
     report = {
         "model": bundle.manifest.model,
-        "preset": preset,
+        "preset": lineage.preset,
+        "parent": lineage.parent or None,
         "digest": digest,
         "uri": f"{store.url}/bundles/{digest.removeprefix('sha256:')}",
         "seconds": round(time.monotonic() - started, 2),
         "size_bytes": len(bundle.files["model.onnx"]),
     }
     if output == TABLE:
-        _write_table(report, bundle.manifest)
+        write_table(report, bundle.manifest)
     else:
         figures = {"holdout": bundle.manifest.holdout, "parity": bundle.manifest.parity}
         click.echo(as_text(output, {**report, **figures}))
 
 
-def _say_on_stderr(line: str) -> None:
-    click.echo(line, err=True)
+def _refuse_options_of_the_parent(context: click.Context) -> None:
+    """A refresh fits nothing that they could change."""
+    for name in ("preset", "seed"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name} is the parent's; leave it out with --refresh.", context
+            )
 
 
-def _write_table(report: dict[str, Any], manifest: "Manifest") -> None:
+def _refreshed(
+    settings: "Settings",
+    store: "ObjectStore",
+    named: str,
+    file: "DatasetFile | None",
+    data: Path | None,
+    cutoff: date | None,
+    memory_mb: int,
+    say: Callable[[str], None],
+) -> "Bundle":
+    from adapters.naming import find_version_or_bundle
+    from trainer.recorded import recorded_dataset
+    from trainer.refreshing import read_parent, refresh_bundle
+
+    parent = read_parent(store, find_version_or_bundle(settings, store, named))
+    return refresh_bundle(
+        file or recorded_dataset(parent.digest, parent.lineage, data),
+        parent,
+        created_at=datetime.now(UTC),
+        cutoff=cutoff,
+        memory_mb=memory_mb,
+        s3=settings.s3_settings,
+        progress=say,
+    )
+
+
+@contextmanager
+def progress_on_stderr() -> Iterator[Callable[[str], None]]:
+    """What tells of a step: a spinner with the step's name on a terminal, else a line for each."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda line: click.echo(line, err=True)
+        return
+    with console.status("starting") as status:
+
+        def say(line: str) -> None:
+            if line.startswith("note: "):
+                console.print(line, highlight=False, markup=False)
+            else:
+                status.update(line.replace("[", r"\["))
+
+        yield say
+
+
+def write_table(report: dict[str, Any], manifest: "Manifest") -> None:
+    """The metrics on the holdout beside the baselines', then what was made."""
     from rich.console import Console
     from rich.table import Table
 
-    holdout, parity = manifest.holdout, manifest.parity
-    assert holdout is not None
+    holdout, parity, lineage = manifest.holdout, manifest.parity, manifest.lineage
     assert parity is not None
-    table = Table(title=f"held out {holdout.first} … {holdout.last}")
-    table.add_column("predictor")
-    for name in ("RMSLE", "WAPE", "bias"):
-        table.add_column(name, justify="right")
-    for predictor, metrics in holdout.metrics.items():
-        table.add_row(
-            predictor,
-            f"{metrics['rmsle']:.4f}",
-            f"{metrics['wape']:.4f}",
-            f"{metrics['bias']:+.1%}",
-        )
-    Console().print(table)
+    assert lineage is not None
+    assert lineage.recipe is not None
+    if holdout is None:
+        click.echo(f"nothing is held out after {lineage.cutoff}: see the backtest in the card")
+    else:
+        table = Table(title=f"held out {holdout.first} … {holdout.last}")
+        table.add_column("predictor")
+        for name, _ in _METRICS.values():
+            table.add_column(name, justify="right")
+        for predictor, metrics in holdout.metrics.items():
+            cells = [
+                layout.format(metrics[name]) if name in metrics else ""
+                for name, (_, layout) in _METRICS.items()
+            ]
+            table.add_row(predictor, *cells)
+        Console().print(table)
     click.echo(
-        f"graph equals Python to {parity.max_difference:.1e} on {parity.rows:,} rows "
-        f"(limit {parity.limit:.0e})\n"
-        f"{report['model']} ({report['preset']}), {report['size_bytes'] / 1e6:.1f} MB "
-        f"in {report['seconds']} s\n"
+        f"graph equals Python to {parity.max_difference:.1e} on {parity.rows:,} rows in batches of "
+        f"{', '.join(map(str, parity.batches))} (limit {parity.limit:.0e})\n"
+        f"{report['model']} ({report['preset']}: {lineage.recipe.chosen}), "
+        f"{report['size_bytes'] / 1e6:.1f} MB in {report['seconds']} s\n"
         f"digest  {report['digest']}\n"
         f"uri     {report['uri']}"
     )

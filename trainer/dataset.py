@@ -3,22 +3,26 @@
 Rules:
 
 1. It is a TOML file with the keys of ``Dataset``; unknown keys are refused, so that a misspelt one
-   is never silently ignored.
-2. ``source`` is a Parquet file, relative to the folder of the TOML file.
+   is never silently ignored. Seven of them must be there, the others have defaults.
+2. A source is a file, a glob, or a list of them, on this machine or at ``s3://``; what is relative
+   is relative to the folder of the TOML file, or to the folder of data that the caller names.
 3. Every problem names the file, the line and the key. A key that is missing has no line: the line
    is that of its table, or 1.
 
-Reading the source and judging its content is ``trainer.panel``'s.
+Finding the sources is ``trainer.sources``', reading them and judging their content is
+``trainer.reading``'s.
 """
 
 import re
 import tomllib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -31,41 +35,157 @@ from pydantic_core import ErrorDetails
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
 
-SALES, KNOWN_SERIES, IN_HORIZON = "sales", "known_series", "in_horizon"
-OUTPUTS = (SALES, KNOWN_SERIES, IN_HORIZON)
-"""What every model of a panel answers; no key can have such a name."""
+SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
+KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
+OUTPUTS = (SALES, SALES_P10, SALES_P90, KNOWN_SERIES, IN_HORIZON)
+"""What every model of a panel answers; no field of a request can have such a name."""
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Days = Annotated[int, Field(ge=1, le=3660, strict=True)]
+Where = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""A file, a glob, ``s3://bucket/key-or-glob``, or a list of them."""
+
+
+class Loss(StrEnum):
+    """What the training minimises: errors of log(1 + units), or of counts that are mostly 0."""
+
+    LOG1P = "log1p"
+    COUNT = "count"
+    AUTO = "auto"
+    """Whichever wins the backtest."""
+
+
+class Negatives(StrEnum):
+    """What a row with fewer than 0 units is: a mistake, or a return, which counts as 0."""
+
+    REFUSE = "refuse"
+    ZERO = "zero"
+
+
+class Duplicates(StrEnum):
+    """What several rows of one series and day are: parts of that day's sales, or a mistake."""
+
+    SUM = "sum"
+    REFUSE = "refuse"
+
+
+class Attributes(BaseModel):
+    """What is known of the values of one key: columns of a side table, or values given in line.
+
+    In line, ``columns`` is the one name of the attribute, ``values`` gives it for values of the key,
+    and ``otherwise`` for all others; without it they are unknown.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: Text
+    columns: Annotated[tuple[Text, ...], Field(min_length=1)]
+    source: Where | None = None
+    values: dict[str, str | int | bool] | None = None
+    otherwise: str | int | bool | None = None
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if (self.source is None) == (self.values is None):
+            raise ValueError("needs either a source or values")
+        if self.values is not None and len(self.columns) != 1:
+            raise ValueError("with values has one column, the name of the attribute")
+        if self.otherwise is not None and self.values is None:
+            raise ValueError("has otherwise, which goes with values alone")
+        return self
+
+
+class HolidayTable(BaseModel):
+    """A side table with a row for each holiday; an empty name says that there is no such column.
+
+    A row counts when its ``type`` is one of ``types`` and it was not ``transferred`` to another day.
+    It is a holiday everywhere when its ``locale`` is ``everywhere``; else ``match`` names the
+    attribute or key that its ``locale_name`` is a value of. Other locales are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Where
+    date: Text = "date"
+    type: str = "type"
+    types: Annotated[tuple[Text, ...], Field(min_length=1)] = (
+        "Holiday",
+        "Additional",
+        "Bridge",
+        "Transfer",
+    )
+    locale: str = "locale"
+    locale_name: str = "locale_name"
+    transferred: str = "transferred"
+    everywhere: Text = "National"
+    match: dict[str, Text] = {}
+
+
+class TrafficTable(BaseModel):
+    """A side table with a number a day for each value of a key, such as a store's transactions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Where
+    key: Text
+    value: Text
+    date: Text = "date"
 
 
 class Dataset(BaseModel):
     """A panel of daily sales: one target a day for each series, a series being a tuple of keys.
 
-    ``keys`` maps a key column to its one-line description; its order is the order of the fields in
-    a request. ``horizon`` is the days after the cutoff that the model answers for, ``holdout`` the
-    last days of the panel that training never sees (at most ``horizon``, so that the model can
-    answer for them). A series is known when it sold on at least ``min_days`` of the last
-    ``recent_days`` days before the cutoff; others are answered from the rows for unknown keys.
+    ``keys`` and ``covariates`` map a column to its one-line description; their order is the order
+    of the fields in a request. ``horizon`` is the days after the cutoff that the model answers for,
+    ``holdout`` the last days of the panel that training never sees where no cutoff is asked for (at
+    most ``horizon``, which it is by default, so that the model can answer for them).
+
+    A series is known when it sold on at least ``min_days`` of the last ``recent_days`` days before the
+    cutoff (with 0, when it has a row there); others are answered from the rows for unknown keys.
+
+    ``closed`` names the covariate that is 1 on days known to be closed, ``slices`` the keys and
+    attributes that errors are broken down by, ``weights`` the factor of the series whose attribute is
+    1 or true, and ``references`` maps a name to the column with somebody else's prediction.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Text
     model: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-    source: Text
-    licence: Text
-    attribution: Text
+    source: Where
     date: Text
     target: Text
-    unit: Text
     horizon: Days
-    holdout: Days
-    min_days: Days
-    recent_days: Days
     keys: Annotated[dict[str, Text], Field(min_length=1, max_length=4)]
+    licence: str = ""
+    attribution: str = ""
+    unit: Text = "units"
+    holdout: Days = Field(default_factory=lambda known: known["horizon"])
+    min_days: Annotated[int, Field(ge=0, le=3660, strict=True)] = 1
+    recent_days: Days = 182
+    loss: Loss = Loss.LOG1P
+    negatives: Negatives = Negatives.REFUSE
+    duplicates: Duplicates = Duplicates.SUM
+    closed: str = ""
+    slices: tuple[Text, ...] = ()
+    covariates: dict[str, Text] = {}
+    attributes: tuple[Attributes, ...] = ()
+    holidays: HolidayTable | None = None
+    traffic: TrafficTable | None = None
+    weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = {}
+    references: dict[str, Text] = {}
 
-    @field_validator("date", "keys")
+    @property
+    def attribute_keys(self) -> dict[str, str]:
+        """The key that each attribute, by name, is one of."""
+        return {name: each.key for each in self.attributes for name in each.columns}
+
+    @field_validator("date", "keys", "covariates")
     @classmethod
     def _can_be_fields(cls, value: str | dict[str, str]) -> str | dict[str, str]:
         for name in [value] if isinstance(value, str) else value:
@@ -87,25 +207,63 @@ class Dataset(BaseModel):
                 f"min_days is {self.min_days} and recent_days {self.recent_days}; "
                 "no series could ever be known"
             )
-        columns = [self.date, self.target, *self.keys]
-        repeated = sorted({column for column in columns if columns.count(column) > 1})
-        if repeated:
-            raise ValueError(f"column {repeated[0]!r} is used for more than one purpose")
+        columns = [self.date, self.target, *self.keys, *self.covariates]
+        if column := _repeated([*columns, *set(self.references.values())]):
+            raise ValueError(f"column {column!r} is used for more than one purpose")
         return self
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> Self:
+        attributes = [name for each in self.attributes for name in each.columns]
+        if name := _repeated([*self.keys, *attributes]):
+            raise ValueError(f"{name!r} is the name of more than one key or attribute")
+        keyed = [each.key for each in self.attributes]
+        keyed += [self.traffic.key] if self.traffic else []
+        matched = list(self.holidays.match.values()) if self.holidays else []
+        for what, names, among, kind in (
+            ("key", keyed, [*self.keys], "key"),
+            ("closed", [self.closed] if self.closed else [], [*self.covariates], "covariate"),
+            ("slices", self.slices, [*self.keys, *attributes], "key or attribute"),
+            ("weights", self.weights, attributes, "attribute"),
+            ("holidays.match", matched, [*self.keys, *attributes], "key or attribute"),
+        ):
+            for name in names:
+                if name not in among:
+                    known = ", ".join(among) or "none"
+                    raise ValueError(f"{what} names {name!r}, which is no {kind} ({known})")
+        if len({self.attribute_keys.get(name, name) for name in matched}) > 1:
+            raise ValueError("holidays.match names attributes of more than one key")
+        return self
+
+
+def _repeated(names: list[str]) -> str:
+    """The first name, in order, that is there more than once; empty where there is none."""
+    return min((name for name in names if names.count(name) > 1), default="")
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "attributes": Attributes,
+    "holidays": HolidayTable,
+    "traffic": TrafficTable,
+}
 
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """A dataset configuration together with where it lay: ``text`` is the file as written."""
+    """A dataset configuration together with where it lay.
+
+    ``text`` is the file as written, ``root`` the folder that its relative sources lie in.
+    """
 
     path: Path
     text: str
     dataset: Dataset
+    root: Path
 
     @property
     def source(self) -> Path:
-        """The Parquet file of the panel."""
-        return self.path.parent / self.dataset.source
+        """The file of a panel that is one file on this machine."""
+        return self.root / self.dataset.source[0]
 
     def where(self, *key: str) -> str:
         """``file:line: key`` of a key, for messages about what that key points at."""
@@ -118,9 +276,10 @@ def shipped_datasets() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "datasets"
 
 
-def load_dataset(path: Path) -> DatasetFile:
+def load_dataset(path: Path, data: Path | None = None) -> DatasetFile:
     """The configuration at ``path``, or the shipped one that ``datasets/<name>.toml`` names.
 
+    ``data`` is the folder of its relative sources, where that is not the configuration's own.
     Raises NotFound where there is no such file, UsageProblem where it is not a dataset.
     """
     if not path.exists() and str(path.parent) in (".", "datasets"):
@@ -138,10 +297,12 @@ def load_dataset(path: Path) -> DatasetFile:
             f"{path} cannot be read as text: {error}",
             hint="a dataset configuration is a TOML file in UTF-8",
         ) from error
-    return DatasetFile(path=path, text=text, dataset=_parse(path, text))
+    root = path.parent if data is None else data
+    return DatasetFile(path=path, text=text, dataset=parse_dataset(path, text), root=root)
 
 
-def _parse(path: Path, text: str) -> Dataset:
+def parse_dataset(path: Path, text: str) -> Dataset:
+    """The dataset that TOML text describes; messages name it as ``path``. Raises UsageProblem."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -152,7 +313,11 @@ def _parse(path: Path, text: str) -> Dataset:
     try:
         return Dataset.model_validate(tree)
     except ValidationError as error:
-        lines = [_describe(path, text, problem) for problem in error.errors()]
+        lines = [
+            _describe(path, text, problem)
+            for problem in error.errors()
+            if problem["type"] != "default_factory_not_called"  # follows from another problem
+        ]
         raise UsageProblem(
             "\n".join(lines),
             hint=f"compare it with {shipped_datasets() / 'online_retail.toml'}",
@@ -173,7 +338,8 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
         case "missing":
             said = "is missing"
         case "extra_forbidden":
-            said = f"is not a key of a dataset; the keys are {', '.join(Dataset.model_fields)}"
+            fields = _TABLES.get(key[0], Dataset).model_fields
+            said = f"is not a key of a dataset; the keys are {', '.join(fields)}"
         case "value_error":
             said = str(problem["msg"]).removeprefix("Value error, ")
         case _:
@@ -183,17 +349,29 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 
 def _line_of(text: str, key: tuple[str, ...]) -> int:
-    """The 1-based line that sets ``key`` in TOML text, else that of its table, else 1."""
+    """The 1-based line that sets ``key`` in TOML text, else that of its table, else 1.
+
+    The tables of an array are counted: the key of the first ``[[attributes]]`` is ``attributes.0``.
+    """
     table: tuple[str, ...] = ()
+    seen: dict[str, int] = {}
     best = 1
     for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        header = re.match(r"\s*(\[\[?)([^\[\]]+)\]", line)
         if header:
-            table = tuple(part.strip(" \t\"'") for part in header[1].split("."))
+            table = tuple(part.strip(" \t\"'") for part in header[2].split("."))
+            if header[1] == "[[":
+                position = seen.get(header[2], 0)
+                seen[header[2]] = position + 1
+                table = (*table, str(position))
             if table == key[: len(table)]:
                 best = number
             continue
-        setting = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
-        if setting and key and (*table, *setting[1].split(".")) == key:
+        setting = re.match(r"""\s*(?:"([^"]*)"|'([^']*)'|([\w.-]+))\s*=""", line)
+        if not setting or not key:
+            continue
+        name = setting[1] or setting[2]
+        path = (*table, *([name] if name is not None else setting[3].split(".")))
+        if path == key[: len(path)]:
             return number
     return best

@@ -3,9 +3,11 @@
 Rules:
 
 1. A training row has an origin, a series and a target day: its features are as of the origin, its
-   target lies after the origin and **at or before the cutoff**. Nothing later is read.
-2. The regressor learns ``log1p(units)`` less the structural base, from features cast to float32 and
-   with squared loss: the path that converts to ONNX without a difference.
+   target lies after the origin and **at or before the cutoff**. Nothing later is read. Closed days are
+   no targets.
+2. With the loss ``log1p`` the regressor learns ``log1p(units)`` less the structural base, with squared
+   loss; with ``count`` it learns units, with Poisson loss, whose graph needs an exponential of its own
+   (``trainer.graph``). Features are cast to float32 first: the path that converts without a difference.
 3. A share of the rows stands for keys that training does not know: such a row is answered from a
    cold row, so that unknown keys at serving time are nothing new to the regressor.
 4. Rows are sampled to a budget by a seeded generator: same panel, same seed, same forecaster.
@@ -14,13 +16,12 @@ Rules:
 graph is compared with (``trainer.parity``) and what golden vectors are made of.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
@@ -28,32 +29,45 @@ from trainer.history import (
     SERIES,
     STEP,
     WEEKDAY,
-    Float32s,
     Lookup,
-    Past,
     axis_sizes,
+    feature_names,
+    flag_axis,
     full_lookups,
     gather,
     key_axis,
+    merged,
     plain_lookups,
 )
-from trainer.keys import Floats, Ints, Keys
-from trainer.panel import Panel, weekday
+from trainer.keys import Float32s, Floats, Ints, Keys
+from trainer.outlook import Outlook, fit_outlook
+from trainer.panel import CovariateKind, Panel, weekday
+from trainer.past import Demand, Past
+from trainer.requests import Forecasts, Requests
+from trainer.season import LEAST_DAYS, LEAST_PANEL
+from trainer.spread import Spread
+from trainer.structural import Pace
 
-ORIGIN_STEP = 7
-"""Days between origins: a week, so that every origin is followed by the same weekdays."""
+MIN_PAST = 14
+"""Fewest days before an origin."""
 
-MAX_ORIGINS = 16
-"""Origins reach back 16 weeks before the cutoff; older ones teach another season."""
+SHORT_PAST, LONG_PAST = 182, 730
+"""Days of a panel up to which, and from which on, it counts as short, or as long."""
 
-MIN_PAST = 28
-"""Fewest days before an origin: the longest window that features lean on."""
+ROW_BUDGET = 450_000
+"""Training rows. On the excerpt of Favorita 250,000 are worse by .006 RMSLE."""
 
-ROW_BUDGET = 150_000
-"""Training rows. 100,000 to 400,000 give the same error on the shipped panel (RMSLE .830 to .832)."""
+SPARSE_ROW_BUDGET = 150_000
+"""Training rows of a sparse panel: 400,000 give the same error (UCI: RMSLE .830 to .832)."""
 
 COLD_SHARE = 0.05
 """Share of training rows that stand for unknown keys."""
+
+SPARSE = 0.5
+"""Share of days without a sale from which on a panel is sparse."""
+
+CAP_SHARE = 0.999
+"""Counts above this quantile are cut to it in training: one order of thousands would move every tree."""
 
 
 class Preset(StrEnum):
@@ -63,129 +77,301 @@ class Preset(StrEnum):
     FULL = "full"
 
 
-class Regressor(Protocol):
-    """What is used of a scikit-learn regressor."""
+class Loss(StrEnum):
+    """What the regressor learns: ``log1p(units)``, or units by Poisson's loss."""
 
-    def fit(self, features: Floats, target: Floats) -> object: ...
+    LOG1P = "log1p"
+    COUNT = "count"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is decided before a training. Without ``corrected`` the structural base stands alone."""
+
+    preset: Preset
+    loss: Loss
+    pace: Pace
+    seed: int
+    corrected: bool = True
+
+
+class Regressor(Protocol):
+    """What is used of a regressor that was trained: scikit-learn's, or one of ``trainer.lifted``."""
 
     def predict(self, features: Float32s) -> Floats: ...
 
 
-@dataclass(frozen=True)
-class Forecasts:
-    """Answers to N requests: ``sales`` in units, the other two 1 for yes and 0 for no."""
+class Trainable(Regressor, Protocol):
+    """What is used of a scikit-learn regressor in training."""
 
-    sales: Floats
-    known_series: Ints
-    in_horizon: Ints
+    def fit(
+        self, features: Floats, target: Floats, sample_weight: Floats | None = None
+    ) -> object: ...
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A trained model, before it is a graph: tables as of the cutoff, and a regressor."""
+    """A trained model, before it is a graph: tables as of the cutoff, a regressor and a spread.
+
+    ``flags`` and ``numbers`` are the covariates that a request carries; ``closed`` is the one that says
+    which days are closed, or empty. ``reads`` are the numbers that the regressor is given: a ridge
+    regression takes no missing ones, so ``plain`` is given none.
+    """
 
     keys: Keys
     cutoff_day: int
     horizon: int
+    flags: tuple[str, ...]
+    numbers: tuple[str, ...]
+    reads: tuple[str, ...]
+    closed: str
     lookups: tuple[Lookup, ...]
-    regressor: Regressor
+    regressor: Regressor | None
+    loss: Loss
+    spread: Spread
 
     @property
-    def features(self) -> int:
-        """Columns of the matrix that the regressor reads."""
-        return sum(len(lookup.names) for lookup in self.lookups)
+    def covariates(self) -> tuple[str, ...]:
+        """The covariates that a request carries."""
+        return (*self.flags, *self.numbers, *((self.closed,) if self.closed else ()))
 
-    def predict(self, columns: Mapping[str, Sequence[str]], days: Ints) -> Forecasts:
-        """Answers to raw requests: ``[N]`` for each key, and ``[N]`` days since 1970-01-01.
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns of the matrix that the regressor reads."""
+        return feature_names(self.lookups, self.reads)
 
-        A day outside the horizon is answered as the nearest day inside it, and says so.
-        """
-        codes = self.keys.encode(columns)
-        rows = self.keys.row_map[tuple(codes)]
-        steps = days - self.cutoff_day
+    def predict(self, requests: Requests) -> Forecasts:
+        """Answers to raw requests. A day outside the horizon is answered as the nearest day inside it."""
+        codes = self.keys.encode(requests.columns)
+        rows = self.keys.rows_of(codes)
+        steps = requests.days - self.cutoff_day
         near = np.clip(steps, 1, self.horizon)
-        positions = _positions(self.keys, codes, rows, weekday(days), near)
-        features, base = gather(self.lookups, positions, axis_sizes(self.keys, self.horizon))
-        logs = np.maximum(base + self.regressor.predict(features), 0.0)
+        logs = self._logs(requests, codes, rows, near)
+        shut = as_flag(requests.covariates[self.closed]) if self.closed else np.zeros_like(rows)
+        opened = 1.0 - shut
+        scale = self.spread.scale[rows].astype(np.float64)
+        quantiles = self.spread.quantiles[near - 1].astype(np.float64)
         return Forecasts(
-            sales=np.expm1(logs),
+            sales=np.expm1(logs) * opened,
+            sales_p10=np.expm1(np.maximum(logs + scale * quantiles[:, 0], 0.0)) * opened,
+            sales_p90=np.expm1(np.maximum(logs + scale * quantiles[:, 1], 0.0)) * opened,
             known_series=(rows < self.keys.series).astype(np.int64),
             in_horizon=(steps == near).astype(np.int64),
         )
 
+    def matrix(self, requests: Requests) -> tuple[Float32s, Float32s]:
+        """The regressor's matrix and the structural base of requests within the horizon."""
+        codes = self.keys.encode(requests.columns)
+        near = np.clip(requests.days - self.cutoff_day, 1, self.horizon)
+        return self._gathered(requests, codes, self.keys.rows_of(codes), near)
 
-def train(panel: Panel, preset: Preset, seed: int) -> Forecaster:
-    """A forecaster for the days after the panel's cutoff, from the days up to it."""
-    generator = np.random.default_rng(seed)
-    make_lookups = plain_lookups if preset is Preset.PLAIN else full_lookups
-    sizes = axis_sizes(panel.keys, panel.horizon)
-    features, targets = [], []
-    origins = _origins(panel)
-    share = min(1.0, ROW_BUDGET / sum(_pairs(panel, origin) for origin in origins))
-    for origin in origins:
-        rows = _sample(panel, origin, share, generator)
-        lookups = make_lookups(Past.of(panel, origin))
-        gathered, base = gather(lookups, rows.positions, sizes)
-        features.append(gathered)
-        targets.append(rows.logs - base)
-    regressor = _regressor(preset, seed)
-    # Widening changes no value. In float32 the sums of a linear fit would depend on BLAS' threads.
-    regressor.fit(np.concatenate(features).astype(np.float64), np.concatenate(targets))
-    return Forecaster(
-        keys=panel.keys,
-        cutoff_day=panel.cutoff_day,
-        horizon=panel.horizon,
-        lookups=make_lookups(Past.of(panel, panel.cutoff)),
-        regressor=regressor,
-    )
+    def _gathered(
+        self, requests: Requests, codes: Ints, rows: Ints, near: Ints
+    ) -> tuple[Float32s, Float32s]:
+        flags = {name: as_flag(requests.covariates[name]) for name in self.flags}
+        positions = _positions(self.keys, codes, rows, weekday(requests.days), near, flags)
+        sizes = axis_sizes(self.keys, self.horizon, self.flags)
+        numbers = [requests.covariates[name] for name in self.reads]
+        return gather(self.lookups, positions, sizes, numbers)
+
+    def _logs(self, requests: Requests, codes: Ints, rows: Ints, near: Ints) -> Floats:
+        features, base = self._gathered(requests, codes, rows, near)
+        return learned_logs(self.regressor, self.loss, features, base)
 
 
-def _regressor(preset: Preset, seed: int) -> Regressor:
-    regressor: Regressor = (
-        Ridge(alpha=1.0)
-        if preset is Preset.PLAIN
-        else HistGradientBoostingRegressor(
-            max_iter=200,
-            learning_rate=0.05,
-            max_leaf_nodes=15,
-            min_samples_leaf=200,  # four rows in five are zeros: small leaves would learn noise
-            l2_regularization=10,
-            max_features=0.4,
-            early_stopping=False,
-            random_state=seed,
+def learned_logs(
+    regressor: Regressor | None, loss: Loss, features: Float32s, base: Float32s
+) -> Floats:
+    """Forecasts as ``log1p(units)``, ``[N]``."""
+    if regressor is None:
+        return np.maximum(base.astype(np.float64), 0.0)
+    found = regressor.predict(features)
+    if loss is Loss.COUNT:
+        return np.log1p(found)
+    return np.maximum(base + found, 0.0)
+
+
+def as_flag(values: Float32s) -> Ints:
+    """A flag covariate as 0 or 1; what is missing is 0."""
+    return (np.nan_to_num(values) > 0.5).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Tables and a regressor, without a spread yet; ``past`` is the one as of the cutoff.
+
+    ``outlook_until`` is the last day, since 1970-01-01, that forecasts of traffic were learned from.
+    """
+
+    panel: Panel
+    recipe: Recipe
+    past: Past
+    outlook_until: int
+    lookups: tuple[Lookup, ...]
+    regressor: Regressor | None
+
+    def forecaster(self, spread: Spread) -> Forecaster:
+        """The forecaster with a spread."""
+        return Forecaster(
+            keys=self.panel.keys,
+            cutoff_day=self.panel.cutoff_day,
+            horizon=self.panel.horizon,
+            flags=_flags(self.panel),
+            numbers=_numbers(self.panel),
+            reads=_read(self.panel, self.recipe),
+            closed=self.panel.closed_by,
+            lookups=self.lookups,
+            regressor=self.regressor,
+            loss=self.recipe.loss,
+            spread=spread,
         )
-    )
+
+
+def fit(panel: Panel, recipe: Recipe, budget: int | None = None) -> Fitted:
+    """Tables and a regressor for the days after the panel's cutoff, from the days up to it.
+
+    ``budget`` is the most training rows; without one the panel decides.
+    """
+    demand = Demand.of(panel)
+    origins = _origins(panel)
+    outlook = fit_outlook(panel, panel.first_day + min(origins), recipe.seed)
+    regressor = None
+    if recipe.corrected or recipe.preset is Preset.PLAIN:
+        regressor = _fit_regressor(demand, outlook, origins, recipe, budget)
+    past = Past.of(demand, panel.cutoff, recipe.pace)
+    lookups = lookups_of(past, outlook, recipe)
+    return Fitted(panel, recipe, past, outlook.until, lookups, regressor)
+
+
+def refresh(
+    panel: Panel, recipe: Recipe, regressor: Regressor | None, outlook_until: int
+) -> Fitted:
+    """The tables as of the panel's cutoff under a regressor that was trained before."""
+    outlook = fit_outlook(panel, outlook_until, recipe.seed)
+    past = Past.of(Demand.of(panel), panel.cutoff, recipe.pace)
+    lookups = lookups_of(past, outlook, recipe)
+    return Fitted(panel, recipe, past, outlook_until, lookups, regressor)
+
+
+def _fit_regressor(
+    demand: Demand,
+    outlook: Outlook,
+    origins: Iterable[int],
+    recipe: Recipe,
+    budget: int | None,
+) -> Regressor:
+    panel = demand.panel
+    sparse = is_sparse(panel)
+    budget = budget or (SPARSE_ROW_BUDGET if sparse else ROW_BUDGET)
+    generator = np.random.default_rng(recipe.seed)
+    sizes = axis_sizes(panel.keys, panel.horizon, _flags(panel))
+    origins = tuple(origins)
+    share = min(1.0, budget / sum(_pairs(panel, origin) for origin in origins))
+    features: list[Float32s] = []
+    targets: list[Floats] = []
+    weights: list[Floats] = []
+    for origin in origins:
+        rows = _sample(panel, origin, share, generator, _read(panel, recipe))
+        lookups = lookups_of(Past.of(demand, origin, recipe.pace), outlook, recipe)
+        gathered, base = gather(lookups, rows.positions, sizes, rows.numbers)
+        features.append(gathered)
+        targets.append(rows.units if recipe.loss is Loss.COUNT else np.log1p(rows.units) - base)
+        weights.append(rows.weights)
+    target: Floats = np.concatenate(targets)
+    if recipe.loss is Loss.COUNT:
+        target = np.minimum(target, np.quantile(target, CAP_SHARE))
+    regressor = _regressor(recipe, sparse)
+    # Widening changes no value. In float32 the sums of a linear fit would depend on BLAS' threads.
+    matrix = np.concatenate(features).astype(np.float64)
+    regressor.fit(matrix, target, sample_weight=np.concatenate(weights))
     return regressor
+
+
+def lookups_of(past: Past, outlook: Outlook, recipe: Recipe) -> tuple[Lookup, ...]:
+    """The tables as of the past's origin."""
+    if recipe.preset is Preset.PLAIN:
+        return merged(plain_lookups(past))
+    return merged((*full_lookups(past), *outlook.lookups(past.origin_day)))
+
+
+def is_sparse(panel: Panel) -> bool:
+    """Whether most open days of the newest half year have no sale."""
+    newest = slice(max(0, panel.cutoff + 1 - SHORT_PAST), panel.cutoff + 1)
+    unsold = panel.units[:, newest] == 0
+    if panel.closed is not None:
+        unsold = unsold[~panel.closed[:, newest]]
+    return bool(unsold.size and unsold.mean() > SPARSE)
+
+
+def _regressor(recipe: Recipe, sparse: bool) -> Trainable:
+    if recipe.preset is Preset.PLAIN:
+        plain: Trainable = Ridge(alpha=1.0)
+        return plain
+    boosted: Trainable = HistGradientBoostingRegressor(
+        loss="poisson" if recipe.loss is Loss.COUNT else "squared_error",
+        max_iter=200,
+        learning_rate=0.05,
+        max_leaf_nodes=15,
+        # Where four rows in five are zeros small leaves would learn noise.
+        min_samples_leaf=200 if sparse else 50,
+        l2_regularization=10,
+        max_features=0.4,
+        early_stopping=False,
+        random_state=recipe.seed,
+    )
+    return boosted
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """N training rows of one origin: positions on every axis, and the target in logs."""
+    """N training rows of one origin: positions on every axis, number covariates, units and weights."""
 
     positions: dict[str, Ints]
-    logs: Floats
+    numbers: list[Float32s]
+    units: Floats
+    weights: Floats
 
 
 def _origins(panel: Panel) -> list[int]:
-    newest = panel.cutoff - ORIGIN_STEP
-    oldest = max(MIN_PAST - 1, newest - ORIGIN_STEP * (MAX_ORIGINS - 1))
-    return list(range(newest, oldest - 1, -ORIGIN_STEP))
+    """Columns, the newest first. With a short past every other day teaches; with a longer one days a
+    week apart do, each followed by the same weekdays; with years of it those of a year. Where the
+    panel has a season, each has days enough before it for one."""
+    known = panel.cutoff + 1
+    if known < SHORT_PAST:
+        return list(range(panel.cutoff - 1, min(MIN_PAST, panel.cutoff) - 2, -2))
+    step, most = (7, 16) if known < LONG_PAST else (14, 26)
+    oldest = LEAST_DAYS - 1 if known >= LEAST_PANEL else 0
+    newest = panel.cutoff - 7
+    return [origin for origin in range(newest, newest - step * most, -step) if origin >= oldest]
 
 
 def _pairs(panel: Panel, origin: int) -> int:
     return panel.keys.series * min(panel.horizon, panel.cutoff - origin)
 
 
-def _sample(panel: Panel, origin: int, share: float, generator: np.random.Generator) -> _Rows:
-    """A share of the pairs of a series and a target day that follow an origin."""
+def _sample(
+    panel: Panel, origin: int, share: float, generator: np.random.Generator, read: tuple[str, ...]
+) -> _Rows:
+    """A share of the pairs of a series and an open target day that follow an origin, with the numbers
+    that are ``read``."""
     last = min(origin + panel.horizon, panel.cutoff)
     days = last - origin
     chosen = np.flatnonzero(generator.random(panel.keys.series * days) < share)
     series, columns = chosen // days, origin + 1 + chosen % days
+    if panel.closed is not None:
+        opened = ~panel.closed[series, columns]
+        series, columns = series[opened], columns[opened]
     codes = panel.keys.codes[:, series]
     rows = _with_cold(panel.keys, series, codes, generator)
-    positions = _positions(panel.keys, codes, rows, panel.weekdays(columns), columns - origin)
-    return _Rows(positions=positions, logs=np.log1p(panel.units[series, columns]))
+    given = {each.name: each.values[series, columns] for each in panel.covariates}
+    flags = {name: as_flag(given[name]) for name in _flags(panel)}
+    weekdays = panel.weekdays(columns)
+    return _Rows(
+        positions=_positions(panel.keys, codes, rows, weekdays, columns - origin, flags),
+        numbers=[given[name] for name in read],
+        units=panel.units[series, columns].astype(np.float64),
+        weights=np.ones(len(series)) if panel.weights is None else panel.weights[series],
+    )
 
 
 def _with_cold(keys: Keys, rows: Ints, codes: Ints, generator: np.random.Generator) -> Ints:
@@ -198,7 +384,7 @@ def _with_cold(keys: Keys, rows: Ints, codes: Ints, generator: np.random.Generat
     for key, size in enumerate(keys.sizes):
         codes[key, cold[loses == key]] = size - 1
     rows = rows.copy()
-    rows[cold] = keys.row_map[tuple(codes[:, cold])]
+    rows[cold] = keys.rows_of(codes[:, cold])
     new = cold[loses == len(keys.names)]
     last = len(keys.names) - 1
     rows[new] = keys.cold_rows(last)[codes[last, new]]
@@ -206,8 +392,30 @@ def _with_cold(keys: Keys, rows: Ints, codes: Ints, generator: np.random.Generat
 
 
 def _positions(
-    keys: Keys, codes: Ints, rows: Ints, weekdays: Ints, steps: npt.NDArray[np.int64]
+    keys: Keys, codes: Ints, rows: Ints, weekdays: Ints, steps: Ints, flags: Mapping[str, Ints]
 ) -> dict[str, Ints]:
     """Positions on every axis; ``steps`` are days after the origin, from 1."""
     by_key = {key_axis(name): codes[key] for key, name in enumerate(keys.names)}
-    return {SERIES: rows, WEEKDAY: weekdays, STEP: steps - 1, **by_key}
+    by_flag = {flag_axis(name): values for name, values in flags.items()}
+    return {SERIES: rows, WEEKDAY: weekdays, STEP: steps - 1, **by_key, **by_flag}
+
+
+def _flags(panel: Panel) -> tuple[str, ...]:
+    return tuple(
+        each.name
+        for each in panel.covariates
+        if each.kind is CovariateKind.FLAG and each.name != panel.closed_by
+    )
+
+
+def _numbers(panel: Panel) -> tuple[str, ...]:
+    return tuple(each.name for each in panel.covariates if each.kind is CovariateKind.NUMBER)
+
+
+def _read(panel: Panel, recipe: Recipe) -> tuple[str, ...]:
+    return () if recipe.preset is Preset.PLAIN else _numbers(panel)
+
+
+def as_of(panel: Panel, origin: int) -> Panel:
+    """The same panel with its cutoff at an earlier column."""
+    return replace(panel, cutoff=origin)

@@ -1,34 +1,59 @@
 """The graph: a forecaster written as one ONNX model that reads raw request fields.
 
 It says in ONNX what ``Forecaster.predict`` says in numpy, in the same order: values to codes
-(LabelEncoder, unknown values last), codes to a row, date to step and weekday, a Gather for each
-lookup, the regressor's own node as skl2onnx writes it, back from logs to units.
+(LabelEncoder, unknown values last), codes to a row (LabelEncoder again; a combination that is not known
+falls to a cold row), date to step and weekday, a Gather for each lookup, the regressor's own node as
+skl2onnx writes it, back from logs to units, and the interval beside them.
 
-Inputs: each key as ``[N]`` strings, the date as ``[N]`` int64 days since 1970-01-01; N is dynamic.
-Outputs, each ``[N]``: ``sales`` (float32), ``known_series`` and ``in_horizon`` (int64, 1 or 0).
-The graph answers for any date; refusing those outside the horizon is the contract's business.
-Names of the graph's own tensors hold a ``/``, so that no field can collide with them. The bytes
-hold no time and no version of a package: the same forecaster gives the same bytes.
+Inputs, each ``[N]``: each key as strings or int64, the date as int64 days since 1970-01-01, flags as
+bool, numbers as float32 (NaN where missing). Outputs, each ``[N]``: ``sales``, ``sales_p10`` and
+``sales_p90`` (float32), ``known_series`` and ``in_horizon`` (int64, 1 or 0). N is dynamic. The graph
+answers for any date; refusing those outside the horizon is the contract's business. Names of the graph's
+own tensors hold a ``/``, so that no field can collide with them. The bytes hold no time and no version of
+a package: the same forecaster gives the same bytes.
+
+A regressor with Poisson loss predicts ``exp`` of its trees; skl2onnx writes the trees alone and says
+nothing of it (seen with 1.20), so the Exp is written here.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 
-from trainer.dataset import IN_HORIZON, KNOWN_SERIES, SALES
-from trainer.estimator import Forecaster, Regressor
-from trainer.history import SERIES, STEP, WEEKDAY, axis_sizes, key_axis
+from schemas.errors import RefusedByRule
+from trainer.dataset import IN_HORIZON, KNOWN_SERIES, SALES, SALES_P10, SALES_P90
+from trainer.estimator import Forecaster, Loss, Regressor
+from trainer.history import (
+    GRID,
+    SERIES,
+    STEP,
+    WEEKDAY,
+    Lookup,
+    axis_sizes,
+    flag_axis,
+    has_base,
+    key_axis,
+)
+from trainer.keys import Float32s, KeyKind, Keys
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8
 """The IR version that belongs to opset 18; every runtime that knows the opset reads it."""
 
+NARROW = 32
+"""Grid values below this, in absolute terms, fit an int16."""
+
+LEAST_NARROW = 4_096
+"""Smaller tables stay float32: the two nodes that widen an int16 would cost more than they save."""
+
 _PASSING_NODES = {"Cast", "Identity", "Reshape"}
 """Nodes that skl2onnx may put around the regressor's and that change no value here."""
+
+_USABLE = "nothing was written; use boosted trees or a linear model on the features as they are"
 
 
 def export(forecaster: Forecaster, date_field: str) -> bytes:
@@ -36,13 +61,18 @@ def export(forecaster: Forecaster, date_field: str) -> bytes:
     graph = _Graph()
     axes = _axes(graph, forecaster, date_field)
     features, base = _features(graph, forecaster, axes)
-    _regression(graph, forecaster, features, base)
-    inputs = [_tensor(name, TensorProto.STRING) for name in forecaster.keys.names]
-    inputs.append(_tensor(date_field, TensorProto.INT64))
-    outputs = [_tensor(SALES, TensorProto.FLOAT)]
-    outputs += [_tensor(name, TensorProto.INT64) for name in (KNOWN_SERIES, IN_HORIZON)]
+    logs = _logs(graph, forecaster, features, base)
+    _answers(graph, forecaster, axes, logs)
+    floats = [_tensor(name, TensorProto.FLOAT) for name in (SALES, SALES_P10, SALES_P90)]
+    whole = [_tensor(name, TensorProto.INT64) for name in (KNOWN_SERIES, IN_HORIZON)]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "forecast", inputs, outputs, graph.constants),
+        helper.make_graph(
+            graph.nodes,
+            "forecast",
+            _inputs(forecaster, date_field),
+            [*floats, *whole],
+            graph.constants,
+        ),
         opset_imports=[helper.make_opsetid(domain, v) for domain, v in OPSETS.items()],
         ir_version=IR_VERSION,
         producer_name="modelwire",
@@ -65,6 +95,9 @@ class _Graph:
     def ints(self, name: str, value: Any) -> str:
         return self.constant(name, np.asarray(value, dtype=np.int64))
 
+    def floats(self, name: str, value: Any) -> str:
+        return self.constant(name, np.asarray(value, dtype=np.float32))
+
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
@@ -78,9 +111,38 @@ class _Graph:
             index = self.node("Add", [scaled, tensor], f"{name}/index{number}")
         return index
 
+    def rows_of(self, name: str, table: Float32s, index: str) -> str:
+        """The rows of a table ``[n, k]`` at an index ``[N]``: ``[N, k]`` float32.
+
+        A large table on the grid is kept as int16, from which float32 comes back exactly.
+        """
+        if table.size < LEAST_NARROW or not np.abs(table).max() < NARROW:
+            values = self.floats(f"{name}/values", table)
+            return self.node("Gather", [values, index], f"{name}/gathered", axis=0)
+        narrow = self.constant(f"{name}/values", np.round(table * GRID).astype(np.int16))
+        found = self.node("Gather", [narrow, index], f"{name}/narrow", axis=0)
+        wide = self.node("Cast", [found], f"{name}/wide", to=TensorProto.FLOAT)
+        return self.node("Mul", [wide, self.floats(f"{name}/grid", 1 / GRID)], f"{name}/gathered")
+
+    def column(self, name: str, tensor: str) -> str:
+        """``[N]`` as ``[N, 1]``."""
+        return self.node("Unsqueeze", [tensor, self.ints(f"{name}/axis", [1])], f"{name}/column")
+
+
+def _inputs(forecaster: Forecaster, date_field: str) -> list[Any]:
+    of_kind = {KeyKind.TEXT: TensorProto.STRING, KeyKind.WHOLE: TensorProto.INT64}
+    keys = forecaster.keys
+    flags = (*forecaster.flags, *((forecaster.closed,) if forecaster.closed else ()))
+    return [
+        *(_tensor(name, of_kind[kind]) for name, kind in zip(keys.names, keys.kinds, strict=True)),
+        _tensor(date_field, TensorProto.INT64),
+        *(_tensor(name, TensorProto.BOOL) for name in flags),
+        *(_tensor(name, TensorProto.FLOAT) for name in forecaster.numbers),
+    ]
+
 
 def _axes(graph: _Graph, forecaster: Forecaster, date_field: str) -> dict[str, str]:
-    """Axis name -> the tensor with its positions; writes both flags on the way."""
+    """Axis name -> the tensor with its positions; writes both flags of an answer on the way."""
     keys = forecaster.keys
     codes = {
         name: graph.node(
@@ -88,20 +150,17 @@ def _axes(graph: _Graph, forecaster: Forecaster, date_field: str) -> dict[str, s
             [name],
             f"code/{name}",
             domain="ai.onnx.ml",
-            keys_strings=list(values),
+            **{"keys_int64s" if kind is KeyKind.WHOLE else "keys_strings": list(values)},
             values_int64s=list(range(len(values))),
             default_int64=len(values),
         )
-        for name, values in zip(keys.names, keys.vocabulary, strict=True)
+        for name, kind, values in zip(keys.names, keys.kinds, keys.vocabulary, strict=True)
     }
-    cell = graph.index("cell", list(zip(codes.values(), keys.sizes, strict=True)))
-    rows = graph.constant("row/map", keys.row_map.ravel().astype(np.int32))
-    narrow = graph.node("Gather", [rows, cell], "row/int32")
-    row = graph.node("Cast", [narrow], "row/series", to=TensorProto.INT64)
+    row = _row(graph, keys, codes)
     known = graph.node("Less", [row, graph.ints("row/known", keys.series)], "known/bool")
     graph.node("Cast", [known], KNOWN_SERIES, to=TensorProto.INT64)
 
-    one = graph.ints("one", 1)
+    one = graph.ints("number/one", 1)
     cutoff = graph.ints("step/cutoff", forecaster.cutoff_day)
     days = graph.node("Sub", [date_field, cutoff], "step/days")
     near = graph.node("Clip", [days, one, graph.ints("step/last", forecaster.horizon)], "step/near")
@@ -112,56 +171,153 @@ def _axes(graph: _Graph, forecaster: Forecaster, date_field: str) -> dict[str, s
     monday = graph.node("Add", [date_field, graph.ints("weekday/shift", 3)], "weekday/shifted")
     weekday = graph.node("Mod", [monday, graph.ints("weekday/week", 7)], "weekday/position")
     by_key = {key_axis(name): code for name, code in codes.items()}
-    return {SERIES: row, STEP: step, WEEKDAY: weekday, **by_key}
+    by_flag = {
+        flag_axis(name): graph.node("Cast", [name], f"flag/{name}", to=TensorProto.INT64)
+        for name in forecaster.flags
+    }
+    return {SERIES: row, STEP: step, WEEKDAY: weekday, **by_key, **by_flag}
+
+
+def _row(graph: _Graph, keys: Keys, codes: dict[str, str]) -> str:
+    """``Keys.rows_of``: the series' row, else the cold row of the last key that is known."""
+    cell = graph.index("cell", list(zip(codes.values(), keys.sizes, strict=True)))
+    row = graph.node(
+        "LabelEncoder",
+        [cell],
+        "row/known-series",
+        domain="ai.onnx.ml",
+        keys_int64s=keys.cells.tolist(),
+        values_int64s=list(range(keys.series)),
+        default_int64=-1,
+    )
+    cold = graph.ints("row/cold-for-all", keys.rows - 1)
+    for position, (name, code) in enumerate(codes.items()):
+        values = graph.ints(f"cold/{name}/values", len(keys.vocabulary[position]))
+        is_known = graph.node("Less", [code, values], f"cold/{name}/known")
+        first = graph.ints(f"cold/{name}/first", keys.cold_rows(position)[0])
+        own = graph.node("Add", [code, first], f"cold/{name}/row")
+        cold = graph.node("Where", [is_known, own, cold], f"cold/{name}")
+    is_series = graph.node("GreaterOrEqual", [row, graph.ints("row/zero", 0)], "row/is-series")
+    return graph.node("Where", [is_series, row, cold], "row/series")
 
 
 def _features(
     graph: _Graph, forecaster: Forecaster, axes: dict[str, str]
 ) -> tuple[str, str | None]:
     """The tensor of features ``[N, k]``, and that of the structural base ``[N, 1]`` if any."""
-    sizes = axis_sizes(forecaster.keys, forecaster.horizon)
+    sizes = axis_sizes(forecaster.keys, forecaster.horizon, forecaster.flags)
     parts = []
     base: str | None = None
     for lookup in forecaster.lookups:
         name = "table/" + "-".join(lookup.axes)
         index = graph.index(name, [(axes[axis], sizes[axis]) for axis in lookup.axes])
-        table = graph.constant(f"{name}/values", lookup.table)
-        values = graph.node("Gather", [table, index], f"{name}/gathered", axis=0)
+        values = graph.rows_of(name, lookup.table, index)
         parts.append(values)
-        for offset in lookup.offsets:
-            column = graph.ints(f"offset/{offset}/column", [lookup.names.index(offset)])
-            part = graph.node("Gather", [values, column], f"offset/{offset}", axis=1)
-            base = part if base is None else graph.node("Add", [base, part], f"{part}/sum")
-    return graph.node("Concat", parts, "features", axis=1), base
+        base = _with_offsets(graph, lookup, values, base)
+    if forecaster.reads:
+        grid, step = graph.floats("number/grid", GRID), graph.floats("number/step", 1 / GRID)
+    for number in forecaster.reads:
+        scaled = graph.node("Mul", [number, grid], f"number/{number}/scaled")
+        rounded = graph.node("Round", [scaled], f"number/{number}/rounded")
+        snapped = graph.node("Mul", [rounded, step], f"number/{number}/snapped")
+        parts.append(graph.column(f"number/{number}", snapped))
+    if has_base(forecaster.lookups):
+        assert base is not None
+        parts.append(base)
+    return graph.node("Concat", parts, "matrix/features", axis=1), base
 
 
-def _regression(graph: _Graph, forecaster: Forecaster, features: str, base: str | None) -> None:
-    node = _regressor_node(forecaster.regressor, forecaster.features)
+def _with_offsets(graph: _Graph, lookup: Lookup, values: str, base: str | None) -> str | None:
+    for offset in lookup.offsets:
+        column = graph.ints(f"offset/{offset}/column", [lookup.names.index(offset)])
+        part = graph.node("Gather", [values, column], f"offset/{offset}", axis=1)
+        base = part if base is None else graph.node("Add", [base, part], f"{part}/sum")
+    return base
+
+
+def _logs(graph: _Graph, forecaster: Forecaster, features: str, base: str | None) -> str:
+    """Forecasts as log(1 + units), ``[N, 1]``; at least 0."""
+    zero = graph.floats("logs/zero", [[0.0]])
+    if forecaster.regressor is None:
+        assert base is not None, "a forecaster without a regressor has a base"
+        return graph.node("Max", [base, zero], "logs/positive")
+    node = _regressor_node(forecaster.regressor, len(forecaster.features))
     node.input[:] = [features]
-    node.output[:] = ["regressor"]
+    node.output[:] = ["regressor/out"]
     node.name = "regressor"
     graph.nodes.append(node)
-    logs = "regressor" if base is None else graph.node("Add", [base, "regressor"], "logs")
-    zero = graph.constant("zero", np.zeros((1, 1), dtype=np.float32))
-    one = graph.constant("unit", np.ones((1, 1), dtype=np.float32))
-    positive = graph.node("Max", [logs, zero], "logs/positive")
-    grown = graph.node("Exp", [positive], "sales/plus-one")
-    units = graph.node("Sub", [grown, one], "sales/column")
-    graph.node("Squeeze", [units, graph.ints("sales/axis", [1])], SALES)
+    if forecaster.loss is Loss.COUNT:
+        counts = graph.node("Exp", ["regressor/out"], "counts/units")
+        grown = graph.node("Add", [counts, graph.floats("counts/one", [[1.0]])], "counts/plus-one")
+        return graph.node("Log", [grown], "logs/positive")
+    logs = "regressor/out"
+    if base is not None:
+        logs = graph.node("Add", [base, logs], "logs/sum")
+    return graph.node("Max", [logs, zero], "logs/positive")
+
+
+def _answers(graph: _Graph, forecaster: Forecaster, axes: dict[str, str], logs: str) -> None:
+    """``sales`` and its interval, from logs to units; nothing is sold on a closed day."""
+    graph.floats("units/one", [[1.0]])
+    graph.ints("units/axis", [1])
+    opened = None
+    if forecaster.closed:
+        shut = graph.node("Cast", [forecaster.closed], "closed/cast", to=TensorProto.FLOAT)
+        opened = graph.node(
+            "Sub", ["units/one", graph.column("closed/number", shut)], "closed/opened"
+        )
+    _units(graph, logs, opened, SALES)
+    spread = forecaster.spread
+    scale = graph.rows_of("spread/scale", spread.scale[:, None], axes[SERIES])
+    quantiles = graph.rows_of("spread/quantiles", spread.quantiles, axes[STEP])
+    widths = graph.node("Mul", [scale, quantiles], "spread/widths")
+    for position, name in enumerate((SALES_P10, SALES_P90)):
+        column = graph.ints(f"spread/{name}/place", [position])
+        width = graph.node("Gather", [widths, column], f"spread/{name}/width", axis=1)
+        moved = graph.node("Add", [logs, width], f"spread/{name}/logs")
+        positive = graph.node("Max", [moved, "logs/zero"], f"spread/{name}/positive")
+        _units(graph, positive, opened, name)
+
+
+def _units(graph: _Graph, logs: str, opened: str | None, name: str) -> None:
+    grown = graph.node("Exp", [logs], f"{name}/plus-one")
+    units = graph.node("Sub", [grown, "units/one"], f"{name}/units")
+    if opened is not None:
+        units = graph.node("Mul", [units, opened], f"{name}/opened")
+    graph.node("Squeeze", [units, "units/axis"], name)
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A regressor that is a node of ONNX already (``trainer.lifted``)."""
+
+    @property
+    def node(self) -> onnx.NodeProto: ...
 
 
 def _regressor_node(regressor: Regressor, features: int) -> Any:
-    """The one node that computes the regressor, lifted from skl2onnx's own conversion.
+    """The one node that computes the regressor: its own, or lifted from skl2onnx's conversion.
 
-    Raises RuntimeError where the conversion is not one such node: then a value would be computed
-    by a node that is left behind.
+    Raises RefusedByRule where there is no conversion, or it is not one such node: then a value would be
+    computed by a node that is left behind.
     """
+    node = onnx.NodeProto()
+    if isinstance(regressor, Written):
+        node.CopyFrom(regressor.node)
+        return node
     sample = np.zeros((1, features), dtype=np.float32)
-    nodes = to_onnx(regressor, sample, target_opset=OPSETS).graph.node
+    kind = type(regressor).__name__
+    try:
+        nodes = to_onnx(regressor, sample, target_opset=OPSETS).graph.node
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        raise RefusedByRule(f"{kind} cannot be converted to ONNX: {error}", hint=_USABLE) from error
     found = [node for node in nodes if node.op_type not in _PASSING_NODES]
     if len(found) != 1 or found[0].domain != "ai.onnx.ml":
-        raise RuntimeError(f"expected one regressor node, found {[n.op_type for n in nodes]}")
-    node = onnx.NodeProto()
+        raise RefusedByRule(
+            f"{kind} converts to the nodes {', '.join(node.op_type for node in nodes)}, not to one "
+            "regressor",
+            hint=_USABLE,
+        )
     node.CopyFrom(found[0])
     return node
 

@@ -4,32 +4,26 @@ A feature is a column of a ``Lookup``: a table and the axes that index it. Train
 columns with numpy (``gather``), serving gathers the same tables with ONNX nodes
 (``trainer.graph``); neither computes anything from sales. Rules:
 
-1. A table as of an origin is made from the days up to that origin alone (``Past`` holds no others).
+1. A table as of an origin is made from the days up to that origin alone (``trainer.past``).
 2. Values lie on a grid of 1/1024. The midpoint of two grid values is exact in float32, so a tree
-   splits the same way in training and serving, and the sum of two values is exact too.
+   splits the same way in training and serving, the sum of two values is exact too, and a table whose
+   values lie within ±32 is kept as int16.
 3. Axes: ``series`` (rows of ``trainer.keys``), ``weekday`` (Monday 0), ``step`` (days after the
-   cutoff, less 1) and ``key:<name>`` (codes of a key).
+   cutoff, less 1), ``key:<name>`` (codes of a key) and ``flag:<name>`` (0 or 1).
 4. Columns named in ``offsets`` are features and also add up to the structural base that the
-   regressor corrects.
+   regressor corrects. The base is the last feature.
 
 A new feature is one entry in a dictionary below.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.keys import Floats, Ints, Keys
-from trainer.panel import Panel
-from trainer.structural import Structure, fit_structure
-
-Float32s = npt.NDArray[np.float32]
-
-MAX_HISTORY = 182
-"""Days before an origin that features look at: half a year, so that every origin sees alike."""
+from trainer.keys import Float32s, Floats, Ints, Keys
+from trainer.past import MAX_HISTORY, Past
 
 GRID = 1024
 
@@ -41,6 +35,11 @@ def key_axis(name: str) -> str:
     return f"key:{name}"
 
 
+def flag_axis(name: str) -> str:
+    """The axis of a flag's two values."""
+    return f"flag:{name}"
+
+
 @dataclass(frozen=True)
 class Lookup:
     """Columns that share their axes: ``table`` is ``[product of the axes' sizes, names]``."""
@@ -49,69 +48,6 @@ class Lookup:
     names: tuple[str, ...]
     table: Float32s
     offsets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Past:
-    """What is known on the evening of an origin: ``logs`` ``[S, L]`` ends with that day."""
-
-    keys: Keys
-    logs: Floats
-    weekdays: Ints
-    horizon: int
-
-    @classmethod
-    def of(cls, panel: Panel, origin: int) -> "Past":
-        """The past as of column ``origin`` of a panel."""
-        first = max(0, origin + 1 - MAX_HISTORY)
-        columns = np.arange(first, origin + 1)
-        return cls(
-            keys=panel.keys,
-            logs=np.log1p(panel.units[:, first : origin + 1]),
-            weekdays=panel.weekdays(columns),
-            horizon=panel.horizon,
-        )
-
-    @cached_property
-    def structure(self) -> Structure:
-        return fit_structure(self.keys, self.logs, self.weekdays)
-
-    @cached_property
-    def units(self) -> Floats:
-        return np.expm1(self.logs)
-
-    @cached_property
-    def base(self) -> Floats:
-        """Level plus weekday effect, ``[S, 7]``."""
-        return self.structure.level[:, None] + self.structure.effect
-
-    @cached_property
-    def residual(self) -> Floats:
-        """What the base leaves of the last 7 days, ``[S, 7]``."""
-        left: Floats = self.logs[:, -7:] - self.base[:, self.weekdays[-7:]]
-        return left
-
-    def mean(self, days: int) -> Floats:
-        """Mean of the logs of the last ``days`` days, ``[S]``."""
-        mean: Floats = self.logs[:, -days:].mean(axis=1)
-        return mean
-
-    def zeros(self, days: int) -> Floats:
-        """Share of the last ``days`` days without a sale, ``[S]``."""
-        share: Floats = (self.logs[:, -days:] == 0).mean(axis=1)
-        return share
-
-    def days_since_sale(self) -> Floats:
-        """Days since the last day with a sale, at most 31, ``[S]``."""
-        sold = self.logs[:, ::-1] > 0
-        since = np.where(sold.any(axis=1), sold.argmax(axis=1), sold.shape[1])
-        capped: Floats = since.clip(0, 31).astype(np.float64)
-        return capped
-
-    def weekday_mean(self, weeks: int) -> Floats:
-        """Mean of the logs of each weekday's last ``weeks`` occurrences, ``[S, 7]``."""
-        columns = [np.flatnonzero(self.weekdays == day)[-weeks:] for day in range(7)]
-        return np.stack([self.logs[:, found].mean(axis=1) for found in columns], axis=1)
 
 
 Feature = Callable[[Past], Floats]
@@ -134,12 +70,12 @@ SERIES_FEATURES: Mapping[str, Feature] = {
     "change_week": lambda past: past.mean(7) - past.logs[:, -14:-7].mean(axis=1),
     "change_month": lambda past: past.mean(7) - past.mean(28),
     "residual_3": lambda past: past.residual[:, -3:].mean(axis=1),
-    "residual_7": lambda past: past.residual.mean(axis=1),
+    "residual_7": lambda past: past.residual[:, -7:].mean(axis=1),
+    "weeks_on_sale": Past.weeks_on_sale,
 }
 """One value for each series, ``[S]``."""
 
 SERIES_WEEKDAY_FEATURES: Mapping[str, Feature] = {
-    "weekday_base": lambda past: past.base,
     "weekday_1": lambda past: past.weekday_mean(1),
     "weekday_2": lambda past: past.weekday_mean(2),
     "weekday_4": lambda past: past.weekday_mean(4),
@@ -153,6 +89,13 @@ KEY_FEATURES = (
 )  # fmt: skip
 """Series features whose mean over the series of a key's value says something of its own."""
 
+FLAG_FEATURES: Mapping[str, Callable[[Past, str], Floats]] = {
+    "lift": lambda past, name: past.structure.lifts[list(past.flags).index(name)],
+    "share_7": lambda past, name: past.flags[name][:, -7:].mean(axis=1),
+    "share_28": lambda past, name: past.flags[name][:, -28:].mean(axis=1),
+}
+"""For each flag, one value for each series, ``[S]``."""
+
 PLAIN_SERIES: Mapping[str, Feature] = {
     "series_mean": lambda past: past.mean(MAX_HISTORY),
     "series_mean_28": lambda past: past.mean(28),
@@ -164,45 +107,94 @@ PLAIN_SERIES_WEEKDAY: Mapping[str, Feature] = {
 
 
 def plain_lookups(past: Past) -> tuple[Lookup, ...]:
-    """Means by series, and by series and weekday."""
+    """Means by series, and by series and weekday; the season on top, where there is one."""
     return (
-        _series_lookup(past, PLAIN_SERIES),
-        _series_weekday_lookup(past, PLAIN_SERIES_WEEKDAY),
+        _series(past, {name: feature(past) for name, feature in PLAIN_SERIES.items()}),
+        _series_weekday(past, PLAIN_SERIES_WEEKDAY),
+        *_season(past),
     )
 
 
 def full_lookups(past: Past) -> tuple[Lookup, ...]:
     """The history of each series and of each value of its keys, over the structural base."""
-    series = {name: feature(past) for name, feature in SERIES_FEATURES.items()}
-    lookups = [
-        Lookup((STEP,), ("step",), _on_grid(np.arange(1, past.horizon + 1))[:, None]),
-        Lookup((WEEKDAY,), ("weekday",), _on_grid(np.arange(7))[:, None]),
-        _series_lookup(past, SERIES_FEATURES),
-        _series_weekday_lookup(past, SERIES_WEEKDAY_FEATURES, offsets=("weekday_base",)),
-    ]
+    return tuple(_full(past))
+
+
+def _full(past: Past) -> Iterator[Lookup]:
     keys = past.keys
+    series = {name: feature(past) for name, feature in SERIES_FEATURES.items()}
+    for flag in past.flags:
+        for name, of_flag in FLAG_FEATURES.items():
+            series[f"{flag}_{name}"] = of_flag(past, flag)
+    yield Lookup((STEP,), ("step",), on_grid(np.arange(1, past.horizon + 1))[:, None])
+    yield Lookup((WEEKDAY,), ("weekday",), on_grid(np.arange(7))[:, None])
+    yield _series(past, series, offsets=("level",))
+    yield _series_weekday(past, SERIES_WEEKDAY_FEATURES, offsets=("weekday_effect",))
+    for number, flag in enumerate(past.flags):
+        yield Lookup((flag_axis(flag),), (flag,), on_grid([[0.0], [1.0]]))
+        lift = past.structure.lifts[number][:, None, None] * np.array([[0.0], [1.0]])
+        values = np.concatenate([lift, past.at_flag(flag)], axis=2)
+        columns = (f"{flag}_base", f"{flag}_mean", f"{flag}_days")
+        table = on_grid(keys.with_cold_rows(values)).reshape(-1, len(columns))
+        yield Lookup((SERIES, flag_axis(flag)), columns, table, columns[:1])
+    yield from _season(past)
+    of_keys = (*KEY_FEATURES, *(f"{flag}_lift" for flag in past.flags))
     for position, name in enumerate(keys.names):
-        means = np.stack([series[feature] for feature in KEY_FEATURES], axis=1)
-        names = tuple(f"{name}_{feature}" for feature in KEY_FEATURES)
-        table = _on_grid(keys.with_unknown(position, means))
-        lookups.append(Lookup((key_axis(name),), names, table))
-        effect = _on_grid(keys.with_unknown(position, past.structure.effect)).reshape(-1, 1)
-        lookups.append(Lookup((key_axis(name), WEEKDAY), (f"{name}_weekday_effect",), effect))
-    return tuple(lookups)
+        means = np.stack([series[feature] for feature in of_keys], axis=1)
+        names = tuple(f"{name}_{feature}" for feature in of_keys)
+        yield Lookup((key_axis(name),), names, on_grid(keys.with_unknown(position, means)))
+        effect = on_grid(keys.with_unknown(position, past.structure.effect)).reshape(-1, 1)
+        yield Lookup((key_axis(name), WEEKDAY), (f"{name}_weekday_effect",), effect)
 
 
-def axis_sizes(keys: Keys, horizon: int) -> dict[str, int]:
+def axis_sizes(keys: Keys, horizon: int, flags: Iterable[str]) -> dict[str, int]:
     """Positions on each axis."""
     by_key = {key_axis(name): size for name, size in zip(keys.names, keys.sizes, strict=True)}
-    return {SERIES: keys.rows, WEEKDAY: 7, STEP: horizon, **by_key}
+    by_flag = {flag_axis(name): 2 for name in flags}
+    return {SERIES: keys.rows, WEEKDAY: 7, STEP: horizon, **by_key, **by_flag}
+
+
+def merged(lookups: Iterable[Lookup]) -> tuple[Lookup, ...]:
+    """The same columns with one lookup for each tuple of axes: one gather each in the graph."""
+    by_axes: dict[tuple[str, ...], list[Lookup]] = {}
+    for lookup in lookups:
+        by_axes.setdefault(lookup.axes, []).append(lookup)
+    return tuple(
+        Lookup(
+            axes,
+            tuple(name for each in group for name in each.names),
+            np.concatenate([each.table for each in group], axis=1),
+            tuple(name for each in group for name in each.offsets),
+        )
+        for axes, group in by_axes.items()
+    )
+
+
+def has_base(lookups: Iterable[Lookup]) -> bool:
+    """Whether some columns add up to a structural base."""
+    return any(lookup.offsets for lookup in lookups)
+
+
+def feature_names(lookups: Iterable[Lookup], numbers: Iterable[str]) -> tuple[str, ...]:
+    """The columns of the matrix that the regressor reads, in order."""
+    lookups = tuple(lookups)
+    names = [name for lookup in lookups for name in lookup.names]
+    return (*names, *numbers, *(("base",) if has_base(lookups) else ()))
 
 
 def gather(
-    lookups: tuple[Lookup, ...], positions: Mapping[str, Ints], sizes: Mapping[str, int]
+    lookups: Iterable[Lookup],
+    positions: Mapping[str, Ints],
+    sizes: Mapping[str, int],
+    numbers: Sequence[Float32s] = (),
 ) -> tuple[Float32s, Float32s]:
-    """Features ``[N, all names]`` and structural base ``[N]`` for N positions on every axis."""
+    """Features ``[N, all names]`` and structural base ``[N]`` for N positions on every axis.
+
+    ``numbers`` are covariates, each ``[N]``; they come on the grid too.
+    """
     columns = []
     base = np.zeros(len(positions[SERIES]), dtype=np.float32)
+    lookups = tuple(lookups)
     for lookup in lookups:
         index = positions[lookup.axes[0]]
         for axis in lookup.axes[1:]:
@@ -211,21 +203,44 @@ def gather(
         for name in lookup.offsets:
             base = base + values[:, lookup.names.index(name)]
         columns.append(values)
+    columns += [number_on_grid(number)[:, None] for number in numbers]
+    if has_base(lookups):
+        columns.append(base[:, None])
     return np.concatenate(columns, axis=1), base
 
 
-def _series_lookup(past: Past, features: Mapping[str, Feature]) -> Lookup:
-    values = np.stack([feature(past) for feature in features.values()], axis=1)
-    return Lookup((SERIES,), tuple(features), _on_grid(past.keys.with_cold_rows(values)))
+def number_on_grid(values: Float32s) -> Float32s:
+    """A covariate as the regressor sees it: the same float32 operations that the graph has."""
+    with np.errstate(over="ignore"):  # beyond 3e35 both say infinite
+        scaled = np.round(np.asarray(values, dtype=np.float32) * np.float32(GRID))
+    snapped: Float32s = scaled * np.float32(1 / GRID)
+    return snapped
 
 
-def _series_weekday_lookup(
+def _series(past: Past, values: Mapping[str, Floats], offsets: tuple[str, ...] = ()) -> Lookup:
+    table = past.keys.with_cold_rows(np.stack(list(values.values()), axis=1))
+    return Lookup((SERIES,), tuple(values), on_grid(table), offsets)
+
+
+def _series_weekday(
     past: Past, features: Mapping[str, Feature], offsets: tuple[str, ...] = ()
 ) -> Lookup:
     values = np.stack([feature(past) for feature in features.values()], axis=2)
-    table = _on_grid(past.keys.with_cold_rows(values)).reshape(-1, len(features))
+    table = on_grid(past.keys.with_cold_rows(values)).reshape(-1, len(features))
     return Lookup((SERIES, WEEKDAY), tuple(features), table, offsets)
 
 
-def _on_grid(values: npt.ArrayLike) -> Float32s:
-    return (np.round(np.asarray(values, dtype=np.float64) * GRID) / GRID).astype(np.float32)
+def _season(past: Past) -> Iterator[Lookup]:
+    """The season of the days ahead; the rest of the base is less the season."""
+    if past.season is not None:
+        trend = past.keys.with_cold_rows(past.season.trend[:, None])
+        yield Lookup((SERIES,), ("trend",), on_grid(trend))
+        ahead = past.season.at(past.steps)[:, :, None]
+        table = on_grid(past.keys.with_cold_rows(ahead)).reshape(-1, 1)
+        yield Lookup((SERIES, STEP), ("season",), table, ("season",))
+
+
+def on_grid(values: npt.ArrayLike) -> Float32s:
+    """The nearest values on the grid, without a negative zero: an int16 has none."""
+    snapped = np.round(np.asarray(values, dtype=np.float64) * GRID) / GRID + 0.0
+    return snapped.astype(np.float32)

@@ -13,26 +13,43 @@ steps (value to code, codes to row) are written into the graph by ``trainer.grap
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Float32s = npt.NDArray[np.float32]
+
+
+class KeyKind(StrEnum):
+    """What the values of a key are: text, or whole numbers of 64 bits."""
+
+    TEXT = "text"
+    WHOLE = "whole"
 
 
 @dataclass(frozen=True)
 class Keys:
     """The keys of a panel of S series.
 
-    ``vocabulary`` holds the sorted known values of each key, ``codes`` the position of each
-    series' value in it, as ``[keys, S]``.
+    ``vocabulary`` holds the sorted known values of each key, all text or all whole numbers, and
+    ``codes`` the position of each series' value in it, as ``[keys, S]``. Series are sorted by their
+    codes.
     """
 
     names: tuple[str, ...]
-    vocabulary: tuple[tuple[str, ...], ...]
+    vocabulary: tuple[tuple[str, ...] | tuple[int, ...], ...]
     codes: Ints
+
+    @property
+    def kinds(self) -> tuple[KeyKind, ...]:
+        """The kind of each key's values."""
+        return tuple(
+            KeyKind.WHOLE if isinstance(values[0], int) else KeyKind.TEXT
+            for values in self.vocabulary
+        )
 
     @property
     def series(self) -> int:
@@ -54,21 +71,35 @@ class Keys:
         start = self.series + sum(len(values) for values in self.vocabulary[:key])
         return np.arange(start, start + len(self.vocabulary[key]))
 
-    @cached_property
-    def row_map(self) -> Ints:
-        """The row for each combination of codes, shape ``sizes``."""
-        rows = np.full(self.sizes, self.rows - 1, dtype=np.int64)
-        for key, values in enumerate(self.vocabulary):
-            view = np.moveaxis(rows, key, -1)
-            view[..., : len(values)] = self.cold_rows(key)
-        rows[tuple(self.codes)] = np.arange(self.series)
-        return rows
+    @property
+    def cells(self) -> Ints:
+        """The known combinations of codes as one number each, in the order of the series: sorted."""
+        return self.cell_of(self.codes)
 
-    def encode(self, columns: Mapping[str, Sequence[str]]) -> Ints:
+    def cell_of(self, codes: Ints) -> Ints:
+        """Combinations of codes ``[keys, N]`` as one number each: row-major over ``sizes``."""
+        cell: Ints = codes[0]
+        for code, size in zip(codes[1:], self.sizes[1:], strict=True):
+            cell = cell * size + code
+        return cell
+
+    def rows_of(self, codes: Ints) -> Ints:
+        """The row of each combination of codes, ``[keys, N]`` to ``[N]``."""
+        rows = np.full(codes.shape[1], self.rows - 1, dtype=np.int64)
+        for key, values in enumerate(self.vocabulary):
+            known = codes[key] < len(values)
+            rows[known] = self.cold_rows(key)[codes[key, known]]
+        cells, wanted = self.cells, self.cell_of(codes)
+        place = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
+        found: Ints = np.where(cells[place] == wanted, place, rows)
+        return found
+
+    def encode(self, columns: Mapping[str, Sequence[str | int]]) -> Ints:
         """Values of raw requests, ``[N]`` for each key, to codes ``[keys, N]``; unknown is last."""
         coded = []
         for name, values in zip(self.names, self.vocabulary, strict=True):
-            positions = {value: position for position, value in enumerate(values)}
+            known: tuple[str | int, ...] = values
+            positions = {value: position for position, value in enumerate(known)}
             coded.append([positions.get(value, len(values)) for value in columns[name]])
         return np.asarray(coded, dtype=np.int64)
 

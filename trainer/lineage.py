@@ -5,38 +5,61 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from schemas.manifest import Lineage, Source, digest_of
-from trainer.dataset import DatasetFile
-from trainer.estimator import Preset
-from trainer.panel import Panel, day_of
+from schemas.manifest import Lineage, Pin, Source
+from schemas.manifest import Recipe as RecipeRecord
+from trainer.dataset import Dataset, DatasetFile
+from trainer.estimator import Fitted
+from trainer.panel import day_of
+from trainer.sources import SourceFile, Sources
 
 PACKAGES = (
-    "modelwire", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy", "skl2onnx",
+    "duckdb", "modelwire", "numpy", "onnx", "onnxruntime", "pandas", "pandera", "pyarrow",
+    "scikit-learn", "scipy", "skl2onnx",
 )  # fmt: skip
 """Distributions whose version can change the model's bytes or its answers."""
 
 
 def lineage_of(
-    file: DatasetFile, content: bytes, panel: Panel, preset: Preset, seed: int
+    file: DatasetFile,
+    sources: Sources,
+    fitted: Fitted,
+    *,
+    chosen: str,
+    features: tuple[str, ...],
+    parent: str = "",
 ) -> Lineage:
-    """The lineage of a model trained on ``panel``, which was read from the source's ``content``."""
-    dataset = file.dataset
-    source = Source(
-        name=file.source.name,
-        digest=digest_of(content),
-        size=len(content),
-        licence=dataset.licence,
-        attribution=dataset.attribution,
-    )
+    """The lineage of what was fitted on a panel that was read from ``sources``."""
+    panel, recipe = fitted.panel, fitted.recipe
     return Lineage(
-        sources=(source,),
+        sources=tuple(_source(each, file.dataset) for each in sources.all),
         config=file.text,
-        preset=preset.value,
-        seed=seed,
+        preset=recipe.preset.value,
+        seed=recipe.seed,
         cutoff=day_of(panel.cutoff_day).isoformat(),
         packages={name: metadata.version(name) for name in PACKAGES},
         python=platform.python_version(),
         git_commit=_git_commit(),
+        recipe=RecipeRecord(
+            chosen=chosen,
+            loss=recipe.loss.value,
+            effect_half_life=recipe.pace.effect_half_life,
+            level_half_life=recipe.pace.level_half_life,
+            shrinkage=recipe.pace.shrinkage,
+            outlook_until=day_of(fitted.outlook_until).isoformat(),
+            features=features,
+        ),
+        parent=parent,
+    )
+
+
+def _source(file: SourceFile, dataset: Dataset) -> Source:
+    return Source(
+        name=file.name,
+        digest=file.digest,
+        size=file.size,
+        licence=dataset.licence,
+        attribution=dataset.attribution,
+        pin=None if file.pin is None else Pin(file.pin.md5, file.pin.path),
     )
 
 

@@ -248,6 +248,14 @@ def test_run_consumers(reader: Reader) -> None:
     }
 
 
+def test_refresh_and_reproduce(reader: Reader) -> None:
+    """A released version is refreshed, and made again with the same bytes."""
+    old = ["--cutoff", "2011-11-04"]
+    reader.type(["train", "--dataset", "datasets/online_retail.toml", "--preset", "plain", *old])
+    reader.type(["release", "publish", "DIGEST"])
+    reader.follow("refresh-and-reproduce.md")
+
+
 def test_grow_topics(reader: Reader) -> None:
     """Looked at, and done while nothing waits; every partition of the sixteen is then answered."""
     reader.release(1, champions=1)

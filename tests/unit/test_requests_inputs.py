@@ -1,5 +1,6 @@
 """Text becomes typed inputs, and held-out rows become requests."""
 
+from datetime import date
 from io import BytesIO
 from itertools import islice
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 from modelwire.ask import request_of, typed_inputs
 from modelwire.replay import HeldOut, endless, held_out_rows, series_key, utc_now
 from schemas.codec import compile_inputs
-from schemas.contract import Binding, Contract, Field, FieldType, Output, TensorType
+from schemas.contract import (
+    Binding,
+    Contract,
+    Field,
+    FieldType,
+    Horizon,
+    Output,
+    TensorType,
+)
 from schemas.errors import UsageProblem
 
 DTYPES = {
@@ -98,10 +107,20 @@ def test_inputs_from_a_file_are_sent_as_they_are() -> None:
 
 
 def test_the_key_is_the_series() -> None:
-    """The text fields in the contract's order; a date is no part of it."""
+    """The text fields in the contract's order; a date is no part of it, nor is a number of any model."""
     assert series_key(SHOP, {"day": "2011-12-01", "item": "a", "store": "UK"}) == b"UK|a"
     assert series_key(SHOP, {"item": 5, "store": "UK"}) is None
     assert series_key(MIXED, {"n": 7}) is None
+
+
+def test_a_numbered_key_of_a_panel_is_part_of_the_series() -> None:
+    """Where days are asked for, a required whole number is a key; a text in its place is none."""
+    contract = msgspec.structs.replace(
+        contract_of(store=FieldType.INT64, family=FieldType.STRING, day=FieldType.DATE),
+        horizon=Horizon(field="day", first=date(2011, 12, 1), last=date(2011, 12, 9)),
+    )
+    assert series_key(contract, {"store": 7, "family": "EGGS", "day": "2011-12-01"}) == b"7|EGGS"
+    assert series_key(contract, {"store": "7", "family": "EGGS"}) is None
 
 
 def parquet(**columns: Any) -> bytes:

@@ -1,26 +1,16 @@
-"""How a source becomes a dense panel, and which sources are refused."""
+"""How rows become a dense panel: days, series, keys and their cold rows."""
 
-from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from schemas.errors import ModelwireError, NotFound, UsageProblem
+from schemas.errors import ModelwireError, UsageProblem
+from tests.unit.panel_reading import few_in, panel_of, row, small_columns
 from tests.unit.trainer_panels import CONFIG, FIRST_DAY, dataset_in, made_up_columns
-from trainer.dataset import DatasetFile
-from trainer.panel import Panel, read_panel, read_source, weekday
-
-
-def panel_of(file: DatasetFile) -> Panel:
-    return read_panel(file, read_source(file))
-
-
-def row(panel: Panel, *values: str) -> int:
-    codes = panel.keys.encode({n: [v] for n, v in zip(panel.keys.names, values, strict=True)})
-    return int(panel.keys.row_map[tuple(codes)][0])
+from trainer.keys import KeyKind
+from trainer.panel import MIN_HISTORY, Holidays, day_of, number_of, weekday
 
 
 def test_panel_is_dense_and_adds_up_a_day(tmp_path: Path) -> None:
@@ -40,6 +30,21 @@ def test_panel_is_dense_and_adds_up_a_day(tmp_path: Path) -> None:
     assert (panel.units == 0).any()
     assert panel.first_day + panel.cutoff == panel.cutoff_day
     assert panel.cutoff == 100 - 10 - 1
+    assert panel.held_out == 10
+    assert "1 series and days have several rows, which are added up" in panel.notes
+
+
+def test_each_cell_holds_the_sum_of_its_rows(tmp_path: Path) -> None:
+    """Every number of the source is where its keys and its day say."""
+    columns = made_up_columns()
+    panel = panel_of(dataset_in(tmp_path, columns))
+    expected = np.zeros(panel.units.shape)
+    days = (columns["day"] - FIRST_DAY).astype(int)
+    for day, shop, product, units in zip(
+        days, columns["shop"], columns["product"], columns["units"], strict=True
+    ):
+        expected[row(panel, str(shop), str(product)), day] += units
+    assert (panel.units == expected).all()
 
 
 def test_series_are_known_by_days_before_the_cutoff_alone(tmp_path: Path) -> None:
@@ -55,7 +60,65 @@ def test_series_are_known_by_days_before_the_cutoff_alone(tmp_path: Path) -> Non
     columns = {name: np.append(values, extra[name]) for name, values in columns.items()}
     panel = panel_of(dataset_in(tmp_path, columns))
     assert "shop-new" not in panel.keys.vocabulary[0]
-    assert panel.unit_share < 0.2
+    known = float(panel.units[:, panel.cutoff + 1 :].sum())
+    assert panel.unit_share == pytest.approx(known / (known + 80_000))
+
+
+def test_with_no_days_asked_for_a_row_makes_a_series_known(tmp_path: Path) -> None:
+    """A shop whose rows all say 0 is known with ``min_days = 0`` and unknown with 1."""
+    columns = small_columns()
+    columns["units"] = [
+        0 if shop == "shop-2" else units
+        for shop, units in zip(columns["shop"], columns["units"], strict=True)
+    ]
+    one = few_in(tmp_path, columns)
+    assert panel_of(one).keys.series == 2
+    none = few_in(tmp_path, columns, one.text.replace("horizon = 5", "horizon = 5\nmin_days = 0"))
+    assert panel_of(none).keys.series == 3
+
+
+def test_a_cutoff_leaves_the_days_after_it_for_the_holdout(tmp_path: Path) -> None:
+    """The holdout is what follows, at most the horizon; what follows that is left out, and noted."""
+    file = few_in(tmp_path)
+    panel = panel_of(file, date(2024, 2, 1))
+    assert day_of(panel.cutoff_day) == date(2024, 2, 1)
+    assert panel.units.shape == (3, 37)
+    assert panel.held_out == 5
+    assert panel.notes == (
+        "9 rows after 2024-02-06, the last day that the model answers for, are left out",
+    )
+
+
+def test_nothing_may_be_held_out(tmp_path: Path) -> None:
+    """With the last day for a cutoff all is trained on, and no share can be told."""
+    panel = panel_of(few_in(tmp_path), date(2024, 2, 9))
+    assert panel.held_out == 0
+    assert np.isnan(panel.unit_share)
+
+
+def test_a_cutoff_after_the_last_day_is_refused(tmp_path: Path) -> None:
+    """Days that nobody has seen are not days without sales."""
+    with pytest.raises(UsageProblem, match="cutoff 2024-02-10 lies after the last day 2024-02-09"):
+        panel_of(few_in(tmp_path), date(2024, 2, 10))
+
+
+def test_four_weeks_are_enough_and_a_day_less_is_not(tmp_path: Path) -> None:
+    """The shortest history is the documented one."""
+    file = few_in(tmp_path, small_columns(days=MIN_HISTORY + 5))
+    assert panel_of(file).cutoff == MIN_HISTORY - 1
+    file = few_in(tmp_path, small_columns(days=MIN_HISTORY + 4))
+    with pytest.raises(ModelwireError, match=r"the panel is too short: .* has 32 days .* 27 are"):
+        panel_of(file)
+
+
+def test_one_series_is_a_panel(tmp_path: Path) -> None:
+    """Its arrays have one row."""
+    columns = small_columns()
+    keep = [i for i, shop in enumerate(columns["shop"]) if shop == "shop-1"]
+    columns = {name: [values[i] for i in keep] for name, values in columns.items()}
+    panel = panel_of(few_in(tmp_path, columns))
+    assert panel.units.shape == (1, 40)
+    assert panel.units[0].tolist() == [float(units) for units in columns["units"]]
 
 
 def test_rows_of_unknown_keys_follow_the_documented_order(tmp_path: Path) -> None:
@@ -68,8 +131,9 @@ def test_rows_of_unknown_keys_follow_the_documented_order(tmp_path: Path) -> Non
             "product": ["p5", "p4", unknown, unknown],
         }
     )
-    rows = keys.row_map[tuple(codes)]
-    product, shop = keys.vocabulary[1].index, keys.vocabulary[0].index
+    rows = keys.rows_of(codes)
+    product = [*keys.vocabulary[1]].index
+    shop = [*keys.vocabulary[0]].index
     assert rows.tolist() == [
         keys.cold_rows(1)[product("p5")],
         keys.cold_rows(1)[product("p4")],
@@ -84,124 +148,43 @@ def test_cold_rows_are_means_over_their_series(tmp_path: Path) -> None:
     values = np.arange(keys.series, dtype=np.float64)
     table = keys.with_cold_rows(values)
     assert table.shape == (keys.rows,)
-    of_shop_2 = values[keys.codes[0] == keys.vocabulary[0].index("shop-2")]
+    of_shop_2 = values[keys.codes[0] == [*keys.vocabulary[0]].index("shop-2")]
     assert table[keys.cold_rows(0)[2]] == of_shop_2.mean()
     assert table[-1] == values.mean()
+
+
+def test_whole_numbers_stay_whole_numbers(tmp_path: Path) -> None:
+    """A key of numbers is sorted and looked up as numbers, beside one of text."""
+    columns = made_up_columns()
+    columns["shop"] = np.array([int(shop[-1]) * 7 + 2 for shop in columns["shop"]])
+    panel = panel_of(dataset_in(tmp_path, columns))
+    assert panel.keys.vocabulary[0] == (2, 9, 16, 23)
+    assert panel.keys.kinds == (KeyKind.WHOLE, KeyKind.TEXT)
+    assert panel.keys.encode({"shop": [16, 3], "product": ["p1", "p1"]})[0].tolist() == [2, 4]
 
 
 def test_weekdays_start_on_monday() -> None:
     """2024-01-01 was a Monday, 1970-01-01 a Thursday."""
     days = np.array([(FIRST_DAY - np.datetime64("1970-01-01")).astype(int), 0])
     assert weekday(days).tolist() == [0, 3]
+    assert number_of(day_of(20_000)) == 20_000
 
 
-def changed(name: str, change: Callable[[Any], Any]) -> dict[str, Any]:
-    columns = made_up_columns()
-    columns[name] = change(columns[name])
-    return columns
-
-
-def with_row_9(value: object) -> Callable[[Any], Any]:
-    def change(values: Any) -> Any:
-        listed = values.tolist()
-        listed[8] = value
-        return listed
-
-    return change
-
-
-BAD_PANELS = {
-    "empty": (
-        {name: values[:0] for name, values in made_up_columns().items()},
-        "the panel is empty: .*panel.parquet has no rows",
-    ),
-    "too short": (made_up_columns(days=60), "the panel is too short: .* has 60 days .*50 are not"),
-    "negative units": (
-        changed("units", with_row_9(-2)),
-        "column 'units' is not a number of at least 0 in row 9: -2",
-    ),
-    "units of NaN": (
-        changed("units", lambda u: np.where(np.arange(len(u)) > 20, np.nan, u)),
-        r"column 'units' is not a number of at least 0 in row 22 \(and \d+ more\): nan",
-    ),
-    "units missing": (changed("units", with_row_9(None)), "column 'units' is missing in row 9"),
-    "units as text": (changed("units", lambda u: u.astype(str)), "column 'units' is string, not a"),
-    "key missing": (changed("shop", with_row_9(None)), "column 'shop' is missing in row 9"),
-    "key a number": (
-        changed("shop", lambda s: np.arange(len(s))),
-        "column 'shop' is int64, not text",
-    ),
-    "key too long": (
-        changed("shop", with_row_9("x" * 300)),
-        "column 'shop' is longer than 256 characters in row 9",
-    ),
-    "date as text": (changed("day", lambda d: d.astype(str)), "column 'day' is string, not a date"),
-    "date with a zone": (
-        changed("day", lambda d: pa.array(d).cast(pa.timestamp("s", "Europe/London"))),
-        r"column 'day' has a time zone \(Europe/London\)",
-    ),
-    "date with a time": (
-        changed("day", lambda d: d.astype("datetime64[s]") + np.timedelta64(60, "s")),
-        "column 'day' has a time of day in row 1 ",
-    ),
-    "nothing sold in the holdout": (
-        {
-            name: np.append(values[made_up_columns()["day"] < FIRST_DAY + 90], last)
-            for (name, values), last in zip(
-                made_up_columns().items(), (FIRST_DAY + 99, "shop-0", "p0", 0), strict=True
-            )
-        },
-        "nothing was sold on the held-out days 2024-03-31 … 2024-04-09",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_PANELS)
-def test_bad_panel_is_refused_with_its_place(tmp_path: Path, case: str) -> None:
-    """Each panel that cannot be used names its file, and column and row where there are some."""
-    columns, expected = BAD_PANELS[case]
-    file = dataset_in(tmp_path, columns)
-    with pytest.raises(ModelwireError, match=expected) as caught:
-        panel_of(file)
-    assert caught.value.exit_code == 1
-    assert str(tmp_path / "panel.parquet") in caught.value.message
-    assert caught.value.hint
+def test_no_day_outside_the_table_is_a_holiday() -> None:
+    """Neither before its first day, nor after its last, whatever the table's ends say."""
+    ends = np.array([True, False, True])
+    holidays = Holidays(100, ends, "shop", np.array([ends, ~ends]))
+    days = np.array([99, 100, 101, 102, 103])
+    assert holidays.everywhere_on(days).tolist() == [False, True, False, True, False]
+    assert holidays.local_on(days).tolist() == [
+        [False, True, False, True, False],
+        [False, False, True, False, False],
+    ]
+    assert holidays.local_on(days[:4].reshape(2, 2)).shape == (2, 2, 2)
 
 
 def test_panel_without_a_known_series_is_refused(tmp_path: Path) -> None:
     """When nothing sells often enough the limits that decide it are in the message."""
     file = dataset_in(tmp_path, config=CONFIG.replace("min_days = 3", "min_days = 60"))
     with pytest.raises(ModelwireError, match=r"no series to learn from: .* sold on 60 of the 60"):
-        panel_of(file)
-
-
-def test_missing_source_names_the_key_that_points_there(tmp_path: Path) -> None:
-    """A file that is not there exits with 4 and says which line names it."""
-    file = dataset_in(tmp_path)
-    file.source.unlink()
-    with pytest.raises(NotFound, match=r"panel\.toml:3: source names .*panel\.parquet, which does"):
-        panel_of(file)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ('product = "The', 'article = "The', r"panel\.toml:16: keys\.article names column 'article'"),
-        ('target = "units"', 'target = "amount"', r"panel\.toml:7: target names column 'amount'"),
-    ],
-)  # fmt: skip
-def test_missing_column_names_line_and_key(
-    tmp_path: Path, old: str, new: str, expected: str
-) -> None:
-    """A column that the source lacks is named with the line that asks for it and what there is."""
-    with pytest.raises(UsageProblem, match=expected) as caught:
-        panel_of(dataset_in(tmp_path, config=CONFIG.replace(old, new)))
-    assert caught.value.hint == "its columns are day, shop, product, units"
-
-
-def test_source_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
-    """Damaged bytes are a plain message."""
-    file = dataset_in(tmp_path)
-    file.source.write_bytes(file.source.read_bytes()[:-100])
-    with pytest.raises(ModelwireError, match=r"panel\.parquet cannot be read as Parquet"):
         panel_of(file)

@@ -1,0 +1,131 @@
+"""What matters is told apart from what does not, and every feature belongs to a group."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.evidence import Effect
+from tests.unit.evidence_panels import made_up_panel
+from trainer import importance
+from trainer.calendar import COLUMNS
+from trainer.estimator import Forecaster, Loss, Preset, Recipe, fit
+from trainer.evaluation import HeldOut, held_out
+from trainer.importance import OTHER, group_of, importance_of
+from trainer.keys import Float32s, Floats
+from trainer.panel import Panel
+from trainer.spread import Spread, scale_of
+from trainer.structural import PACES
+
+
+class Cancels:
+    """A regressor that takes away exactly the base that it reads, so that every forecast is 0."""
+
+    def fit(self, features: Floats, target: Floats, sample_weight: Floats | None = None) -> object:
+        raise NotImplementedError
+
+    def predict(self, features: Float32s) -> Floats:
+        return -features[:, -1].astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return made_up_panel()
+
+
+@pytest.fixture(scope="module")
+def held(panel: Panel) -> HeldOut:
+    return held_out(panel)
+
+
+def fitted(panel: Panel, preset: Preset) -> Forecaster:
+    """Without trees, and with intervals that say nothing."""
+    found = fit(panel, Recipe(preset, Loss.LOG1P, PACES[0], seed=0, corrected=False))
+    flat = np.zeros((panel.horizon, 2), dtype=np.float32)
+    return found.forecaster(Spread(scale_of(found.past), flat))
+
+
+@pytest.fixture(scope="module")
+def forecaster(panel: Panel) -> Forecaster:
+    """The structural base alone: what it reads is known."""
+    return fitted(panel, Preset.FULL)
+
+
+def rises(effects: tuple[Effect, ...]) -> dict[str, float]:
+    return {effect.name: effect.rise for effect in effects}
+
+
+def test_fields_that_sales_depend_on_matter(forecaster: Forecaster, held: HeldOut) -> None:
+    """Shop, product, weekday and promotion made these sales."""
+    found = importance_of(forecaster, held, "day", seed=0)
+    assert found is not None
+    by_field = rises(found.fields)
+    assert set(by_field) == {"shop", "product", "day", "day (weekday)", "promotion"}
+    assert min(by_field.values()) > 0.02
+    assert [effect.rise for effect in found.fields] == sorted(by_field.values(), reverse=True)
+
+
+def test_a_field_that_nothing_depends_on_does_not(forecaster: Forecaster, held: HeldOut) -> None:
+    """Where every row has the same promotion, shuffling changes nothing."""
+    never = replace(
+        held,
+        requests=replace(
+            held.requests, covariates={"promotion": np.zeros(len(held), dtype=np.float32)}
+        ),
+    )
+    found = importance_of(forecaster, never, "day", seed=0)
+    assert found is not None
+    assert rises(found.fields)["promotion"] == 0.0
+
+
+def test_groups_matter_as_far_as_the_base_reads_them(forecaster: Forecaster, held: HeldOut) -> None:
+    """Without trees, only what adds up to the base counts."""
+    found = importance_of(forecaster, held, "day", seed=0)
+    assert found is not None
+    by_group = rises(found.groups)
+    assert by_group.pop("level") > 0.1
+    assert by_group.pop("weekday") > 0.02
+    assert by_group.pop("flags") > 0.02
+    assert set(by_group.values()) == {0.0}
+
+
+def test_base_follows_the_columns_that_it_is_made_of(forecaster: Forecaster, held: HeldOut) -> None:
+    """The regressor reads the base that is added to its answer: what it cancels stays cancelled."""
+    found = importance_of(replace(forecaster, regressor=Cancels()), held, "day", seed=0)
+    assert found is not None
+    assert {effect.rise for effect in found.groups} == {0.0}
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_feature_has_a_group(panel: Panel, preset: Preset) -> None:
+    """A feature that no group knows would hide in the card."""
+    forecaster = fitted(panel, preset)
+    outlook = (*COLUMNS, "shop_holiday", "visitors_excess", "season")
+    for name in (*forecaster.features, *outlook):
+        assert name == "base" or group_of(name, forecaster) != OTHER, name
+    assert group_of("shop_holiday", forecaster) == "calendar"
+    assert group_of("visitors_excess", forecaster) == "traffic"
+    assert group_of("surprise", forecaster) == OTHER
+
+
+def test_rows_are_sampled_and_closed_days_left_out(
+    forecaster: Forecaster, held: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays cheap on a large panel, and closed days have no say."""
+    opened = held.steps != 1
+    found = importance_of(forecaster, replace(held, opened=opened), "day", seed=0)
+    assert found is not None
+    assert found.rows == opened.sum()
+    monkeypatch.setattr(importance, "MOST_ROWS", 100)
+    sampled = importance_of(forecaster, held, "day", seed=0)
+    assert sampled is not None
+    assert sampled.rows == 100
+    shut = replace(held, opened=np.zeros(len(held), dtype=bool))
+    assert importance_of(forecaster, shut, "day", seed=0) is None
+
+
+def test_the_same_seed_gives_the_same_importance(forecaster: Forecaster, held: HeldOut) -> None:
+    """So that a bundle can be made again."""
+    once, again, other = (importance_of(forecaster, held, "day", seed=seed) for seed in (3, 3, 4))
+    assert once == again
+    assert once != other

@@ -1,0 +1,412 @@
+"""Reading: the sources of a dataset become a panel, within a budget of memory.
+
+Rules:
+
+1. Every row is judged before any is used (``trainer.tables``).
+2. Rows of one series and day are added up, or refused (``duplicates``); a day without a row is a day
+   with no sales. With ``negatives = "zero"`` a negative row counts as 0 before it is added.
+3. Days run without gaps from the first to the last day of the source. Without a cutoff asked for, the
+   last ``holdout`` days are held out; with one, the rows after it, for at most ``horizon`` days, and
+   what comes later is left out. Which series are known is decided by days up to the cutoff alone.
+4. The values of a key are whole numbers where its column is of such a type, and in a CSV file where
+   every cell is a whole number without zeros in front; else they are text.
+5. A covariate whose values are all 0, 1 or missing is a flag, any other a number.
+
+DuckDB holds and sorts the rows, ``trainer.dense`` makes the arrays, and what is left in memory is the
+panel itself, of which large arrays are maps of files.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import pyarrow as arrow
+
+from schemas.errors import ModelwireError, UsageProblem
+from trainer.cells import Column, Purpose, is_number_like
+from trainer.dataset import Dataset, DatasetFile, Duplicates, Negatives
+from trainer.dense import Combine, Dense
+from trainer.holidays import read_holidays
+from trainer.keys import Float32s, Floats, Ints, Keys
+from trainer.panel import (
+    MIN_HISTORY,
+    Attribute,
+    Covariate,
+    CovariateKind,
+    Flags,
+    Holidays,
+    Panel,
+    Traffic,
+    day_of,
+    number_of,
+)
+from trainer.side_tables import inline_attribute, read_attributes, read_traffic, weights_of
+from trainer.sources import Files, Sources
+from trainer.tables import Table, Tables
+
+MEMORY_MB = 1024
+"""What DuckDB may hold by default, in MiB. Python, and the panel, come on top."""
+
+MAX_DAYS = 11_000
+"""Thirty years: a panel that is longer has a mistaken date."""
+
+MAX_GAP_DAYS = 366
+"""More days than this without any row are a mistaken date, not a pause of the shop."""
+
+
+def read_panel(
+    file: DatasetFile,
+    sources: Sources,
+    cutoff: date | None = None,
+    memory_mb: int = MEMORY_MB,
+) -> Panel:
+    """The panel of a dataset; ``cutoff`` is the last day that training may see.
+
+    Raises UsageProblem where dataset and sources do not fit together, ModelwireError naming file and
+    place of what is wrong in the data.
+    """
+    with Tables(file, memory_mb) as tables:
+        rows = _Rows(file.dataset, tables, sources.panel)
+        span = rows.span(cutoff)
+        keys = rows.keys(span)
+        panel = _with_side_tables(file.dataset, tables, sources, rows.panel(keys, span))
+        sources.check_unchanged()
+    return panel
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The days of a panel: its first, its last, and the cutoff between them (day numbers)."""
+
+    first: int
+    cutoff: int
+    last: int
+
+    @property
+    def days(self) -> int:
+        return self.last - self.first + 1
+
+
+class _Rows:
+    """The rows of the panel's source: ``rows`` in SQL, with the columns ``v0`` … of ``columns``."""
+
+    def __init__(self, dataset: Dataset, tables: Tables, files: Files) -> None:
+        self._dataset = dataset
+        self._tables = tables
+        returns = dataset.negatives == Negatives.ZERO
+        self._columns = (
+            Column(dataset.date, Purpose.DATE, ("date",)),
+            Column(
+                dataset.target,
+                Purpose.RETURNED_UNITS if returns else Purpose.UNITS,
+                ("target",),
+            ),
+            *(Column(name, Purpose.KEY, ("keys", name)) for name in dataset.keys),
+            *(Column(name, Purpose.NUMBER, ("covariates", name)) for name in dataset.covariates),
+            *(
+                Column(column, Purpose.NUMBER, ("references", name))
+                for name, column in dataset.references.items()
+            ),
+        )
+        self._table: Table = tables.load("rows", files, self._columns)
+        self._shown = self._table.shown
+        self._numbers_at = 2 + len(dataset.keys)
+        self._notes: list[str] = []
+        if dataset.duplicates == Duplicates.REFUSE:
+            self._refuse_duplicates()
+        self._values: list[list[str] | list[int]] = [
+            self._code_values(position) for position in range(len(dataset.keys))
+        ]
+
+    def span(self, asked: date | None) -> _Span:
+        """The days of the panel. Raises where they are too few, too many or hardly connected."""
+        first = self._tables.number("SELECT min(v0) FROM rows")
+        last = self._tables.number("SELECT max(v0) FROM rows")
+        shown, dataset = self._shown, self._dataset
+        if last - first >= MAX_DAYS:
+            raise ModelwireError(
+                f"the panel is too long: {shown} runs from {day_of(first)} "
+                f"({self._place_of_day(first)}) to {day_of(last)} ({self._place_of_day(last)}), "
+                f"{last - first + 1:,} days, and {MAX_DAYS:,} are the most",
+                hint="mend the mistaken date, or cut old rows off",
+            )
+        self._refuse_gap()
+        cutoff = last - dataset.holdout if asked is None else number_of(asked)
+        if cutoff > last:
+            raise UsageProblem(
+                f"the cutoff {day_of(cutoff)} lies after the last day {day_of(last)} of {shown}",
+                hint="the cutoff is the last day whose sales are known",
+            )
+        if cutoff - first + 1 < MIN_HISTORY:
+            raise ModelwireError(
+                f"the panel is too short: {shown} has {last - first + 1} days "
+                f"({day_of(first)} … {day_of(last)}), of which {max(cutoff - first + 1, 0)} are not "
+                "held out",
+                hint=f"training needs at least {MIN_HISTORY} days up to the cutoff",
+            )
+        end = min(last, cutoff + dataset.horizon)
+        if end < last:
+            late = self._tables.number(f"SELECT count(*) FROM rows WHERE v0 > {end}")
+            self._notes.append(
+                f"{late:,} rows after {day_of(end)}, the last day that the model answers for, are "
+                "left out"
+            )
+        return _Span(first, cutoff, end)
+
+    def keys(self, span: _Span) -> Keys:
+        """The keys of the known series; their vocabularies hold only values that a series has.
+
+        Leaves in SQL the table ``known`` with each series' codes and its position.
+        """
+        dataset = self._dataset
+        names = [f"c{position}" for position in range(len(dataset.keys))]
+        self._tables.do(self._coded_view(names))
+        listed = ", ".join(names)
+        self._tables.do(
+            f"CREATE TABLE known AS SELECT {listed}, row_number() OVER (ORDER BY {listed}) - 1 AS"
+            f" series FROM coded WHERE v0 BETWEEN {span.cutoff - dataset.recent_days + 1} AND"
+            f" {span.cutoff} GROUP BY {listed}"
+            f" HAVING count(DISTINCT v0) FILTER (v1 > 0) >= {dataset.min_days}"
+        )
+        found = self._tables.rows(f"SELECT {listed} FROM known ORDER BY series")
+        if not found:
+            raise ModelwireError(
+                f"the panel has no series to learn from: none in {self._shown} sold on "
+                f"{dataset.min_days} of the {dataset.recent_days} days up to {day_of(span.cutoff)}",
+                hint="lower `min_days` or raise `recent_days`",
+            )
+        vocabulary, codes = [], []
+        for column, values in zip(np.asarray(found).T, self._values, strict=True):
+            present, code = np.unique(column, return_inverse=True)
+            vocabulary.append(tuple(values[i] for i in present))
+            codes.append(code)
+        return Keys(
+            names=tuple(dataset.keys),
+            vocabulary=tuple(vocabulary),
+            codes=np.asarray(codes, dtype=np.int64),
+        )
+
+    def panel(self, keys: Keys, span: _Span) -> Panel:
+        """The panel without its side tables."""
+        dataset = self._dataset
+        kinds = [
+            self._kind_of(name, self._numbers_at + position)
+            for position, name in enumerate(dataset.covariates)
+        ]
+        combine = (
+            Combine.SUM,
+            *(Combine.ANY if kind == CovariateKind.FLAG else Combine.MEAN for kind in kinds),
+            *(Combine.MEAN for _ in dataset.references),
+        )
+        dense = Dense(keys.series, span.days, combine)
+        units, *others = dense.fill(self._batches(span))
+        covariates = tuple(
+            Covariate(name, kind, description, values)
+            for (name, description), kind, values in zip(
+                dataset.covariates.items(), kinds, others[: len(kinds)], strict=True
+            )
+        )
+        self._note_treatments(dense.doubled, span)
+        cutoff = span.cutoff - span.first
+        self._refuse_nothing_to_learn(units, cutoff, span)
+        return Panel(
+            keys=keys,
+            units=units,
+            first_day=span.first,
+            cutoff=cutoff,
+            horizon=dataset.horizon,
+            unit_share=self._unit_share(span),
+            covariates=covariates,
+            closed=self._closed(covariates),
+            closed_by=self._dataset.closed,
+            references=dict(zip(dataset.references, others[len(kinds) :], strict=True)),
+            notes=tuple(self._notes),
+        )
+
+    def _code_values(self, key: int) -> list[str] | list[int]:
+        """The sorted values of a key; leaves the SQL table ``key<n>`` of each value and its code."""
+        column = f"v{2 + key}"
+        raw = [
+            row[0] for row in self._tables.rows(f"SELECT DISTINCT {column} FROM rows ORDER BY 1")
+        ]
+        values: list[str] | list[int]
+        if self._table.types[2 + key] == "BIGINT":
+            values = [int(value) for value in raw]
+            coded = arrow.table({"value": values})
+        elif self._table.is_csv and is_number_like(raw):
+            values = sorted(int(value) for value in raw)
+            coded = arrow.table({"value": [str(value) for value in values]})
+        else:
+            # DuckDB sorts text by its bytes in UTF-8, which is Python's order by code point.
+            values = [str(value) for value in raw]
+            coded = arrow.table({"value": values})
+        coded = coded.append_column("code", arrow.array(np.arange(len(values))))
+        self._tables.store(f"key{key}", coded)
+        return values
+
+    def _coded_view(self, names: list[str]) -> str:
+        joins = " ".join(
+            f"JOIN key{position} ON rows.v{2 + position} = key{position}.value"
+            for position in range(len(names))
+        )
+        codes = ", ".join(f"key{position}.code AS {name}" for position, name in enumerate(names))
+        return f"CREATE VIEW coded AS SELECT rows.rowid AS row, rows.*, {codes} FROM rows {joins}"
+
+    def _batches(self, span: _Span) -> Iterator[tuple[Ints, list[Floats]]]:
+        """Cells of the known series, ascending, with units and the other numbers of their rows."""
+        codes = " AND ".join(
+            f"coded.c{position} = known.c{position}" for position in range(len(self._dataset.keys))
+        )
+        numbers = [f"v{i}" for i in range(self._numbers_at, len(self._columns))]
+        selected = ", ".join(["greatest(v1, 0)", *numbers])
+        for batch in self._tables.chunks(
+            f"SELECT known.series * {span.days} + (v0 - {span.first}) AS cell, {selected}"
+            f" FROM coded JOIN known ON {codes} WHERE v0 <= {span.last} ORDER BY cell, row"
+        ):
+            cells, *values = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+            yield cells, values
+
+    def _kind_of(self, name: str, position: int) -> CovariateKind:
+        [[count, is_flag]] = self._tables.rows(
+            f"SELECT count(v{position}), bool_and(v{position} IN (0, 1)) FROM rows"
+        )
+        if not count:
+            raise ModelwireError(
+                f"{self._shown}: column {name!r} has no value in any row",
+                hint="drop it from [covariates]",
+            )
+        return CovariateKind.FLAG if is_flag else CovariateKind.NUMBER
+
+    def _closed(self, covariates: tuple[Covariate, ...]) -> Flags | None:
+        for covariate in covariates:
+            if covariate.name == self._dataset.closed:
+                if covariate.kind != CovariateKind.FLAG:
+                    raise ModelwireError(
+                        f"{self._shown}: column {covariate.name!r} is named by `closed` and has "
+                        "values other than 0 and 1",
+                        hint="write 1 on days known to be closed and 0 on others",
+                    )
+                return np.asarray(covariate.values == 1)
+        return None
+
+    def _unit_share(self, span: _Span) -> float:
+        """The known series' share of the held-out units, by exact sums of millionths."""
+        if span.last == span.cutoff:
+            return float("nan")
+        codes = ", ".join(f"c{position}" for position in range(len(self._dataset.keys)))
+        [[of_known, total]] = self._tables.rows(
+            f"SELECT sum(units) FILTER (({codes}) IN (SELECT ({codes}) FROM known)), sum(units)"
+            f" FROM (SELECT {codes}, greatest(v1, 0)::DECIMAL(30, 6) AS units FROM coded"
+            f" WHERE v0 BETWEEN {span.cutoff + 1} AND {span.last})"
+        )
+        if not of_known:
+            raise ModelwireError(
+                f"nothing was sold on the held-out days {day_of(span.cutoff + 1)} … "
+                f"{day_of(span.last)} of {self._shown}, so no error can be measured",
+                hint="raise `holdout`, or cut the empty days off the panel",
+            )
+        return float(of_known / total)
+
+    def _note_treatments(self, doubled: int, span: _Span) -> None:
+        if doubled:
+            self._notes.append(f"{doubled:,} series and days have several rows, which are added up")
+        if returned := self._tables.number("SELECT count(*) FROM rows WHERE v1 < 0"):
+            self._notes.append(
+                f"{returned:,} rows with negative {self._dataset.target} count as no sales"
+            )
+        seen = self._tables.number(f"SELECT count(DISTINCT v0) FROM rows WHERE v0 <= {span.last}")
+        if seen < span.days:
+            self._notes.append(
+                f"{span.days - seen:,} days have no row at all and count as days with no sales"
+            )
+
+    def _refuse_nothing_to_learn(self, units: Float32s, cutoff: int, span: _Span) -> None:
+        value = units[0, 0]
+        # A series at a time: the first that differs ends it, and the array may be larger than memory.
+        if all((series[: cutoff + 1] == value).all() for series in units):
+            raise ModelwireError(
+                f"{self._shown}: column {self._dataset.target!r} is {value:g} for every series on "
+                f"every day up to {day_of(span.cutoff)}, so there is nothing to learn",
+                hint="name the column that holds the sales",
+            )
+
+    def _refuse_gap(self) -> None:
+        gaps = self._tables.rows(
+            "SELECT day, next FROM (SELECT day, lead(day) OVER (ORDER BY day) AS next FROM"
+            " (SELECT DISTINCT v0 AS day FROM rows))"
+            f" WHERE next - day > {MAX_GAP_DAYS} ORDER BY day LIMIT 1"
+        )
+        for before, after in gaps:
+            raise ModelwireError(
+                f"the panel has a gap: {self._shown} has no row between {day_of(before)} "
+                f"({self._place_of_day(before)}) and {day_of(after)} ({self._place_of_day(after)})",
+                hint="mend the mistaken date, or cut the rows before the gap off",
+            )
+
+    def _refuse_duplicates(self) -> None:
+        """With ``duplicates = "refuse"``: names the first row that repeats a series and day."""
+        dataset = self._dataset
+        by = ", ".join(f"v{position}" for position in [0, *range(2, 2 + len(dataset.keys))])
+        self._tables.do(
+            f"CREATE TEMP TABLE doubled AS SELECT {by}, min(rowid) AS first, count(*) - 1 AS more"
+            f" FROM rows GROUP BY {by} HAVING count(*) > 1"
+        )
+        count = self._tables.number("SELECT sum(more) FROM doubled")
+        if not count:
+            return
+        same = " AND ".join(f"rows.{column} = doubled.{column}" for column in by.split(", "))
+        [[second, first]] = self._tables.rows(
+            f"SELECT min(rows.rowid), min(first) FROM doubled JOIN rows ON {same} AND"
+            " rows.rowid > first GROUP BY first ORDER BY 1 LIMIT 1"
+        )
+        more = f" (and {count - 1:,} more)" if count > 1 else ""
+        raise ModelwireError(
+            f"{self._table.place(second)} repeats the series and day of "
+            f"{self._table.place(first)}{more}",
+            hint='drop one, or say `duplicates = "sum"` where they are parts of a day',
+        )
+
+    def _place_of_day(self, day: int) -> str:
+        row = self._tables.number(f"SELECT min(rowid) FROM rows WHERE v0 = {day}")
+        return self._table.place(row)
+
+
+def _with_side_tables(dataset: Dataset, tables: Tables, sources: Sources, panel: Panel) -> Panel:
+    attributes: list[Attribute] = []
+    files = iter(sources.attributes)
+    for position, each in enumerate(dataset.attributes):
+        if each.source is None:
+            attributes.append(inline_attribute(each, panel.keys))
+        else:
+            attributes += read_attributes(tables, position, each, next(files), panel.keys)
+    notes = list(panel.notes)
+    for attribute in attributes:
+        if unknown := int((attribute.codes < 0).sum()):
+            notes.append(f"{attribute.name} is unknown for {unknown:,} values of {attribute.key}")
+    traffic: Traffic | None = None
+    if dataset.traffic:
+        traffic, note = read_traffic(
+            tables, dataset.traffic, sources.traffic, panel.keys, panel.cutoff_day
+        )
+        notes.append(note)
+    holidays: Holidays | None = None
+    if dataset.holidays:
+        holidays, note = read_holidays(
+            tables,
+            dataset.holidays,
+            sources.holidays,
+            panel.keys,
+            tuple(attributes),
+            min(panel.first_day, traffic.first_day if traffic else panel.first_day),
+            panel.cutoff_day + panel.horizon,
+        )
+        notes.append(note)
+    return replace(
+        panel,
+        attributes=tuple(attributes),
+        traffic=traffic,
+        holidays=holidays,
+        weights=weights_of(dataset.weights, panel.keys, attributes),
+        notes=tuple(note for note in notes if note),
+    )

@@ -1,0 +1,200 @@
+"""Runs: past trainings and how two of them differ, from the object store alone.
+
+A bundle's manifest says what it was trained on, how, and how good it was; no other place keeps a record
+of trainings. Rules:
+
+1. The list reads one manifest a bundle. One that cannot be read is a row that says why, and hides none of
+   the others.
+2. A comparison tells metrics side by side only where both held out the same days: else the figures are of
+   other days, and it says so.
+3. What differs is told by part: data, configuration, recipe, packages, contract.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from adapters.bundles import list_bundles, read_manifest
+from adapters.object_store import ObjectStore
+from schemas.errors import ModelwireError
+from schemas.evidence import MODEL
+from schemas.manifest import MODEL_NAME, Holdout, Lineage, Manifest
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One training as its manifest tells it; what a bundle made elsewhere does not say is None.
+
+    ``metrics`` are the model's on its holdout, ``size`` the bytes of its ``model.onnx``; ``problem`` says
+    why nothing else is known.
+    """
+
+    digest: str
+    model: str | None = None
+    created_at: datetime | None = None
+    preset: str | None = None
+    loss: str | None = None
+    chosen: str | None = None
+    cutoff: str | None = None
+    holdout: tuple[str, str] | None = None
+    metrics: dict[str, float] = {}
+    size: int | None = None
+    parent: str | None = None
+    problem: str | None = None
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What two runs say of one thing; None where one of them says nothing."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+class MetricPair(msgspec.Struct, frozen=True):
+    """A metric of one predictor in both runs; ``difference`` is the second less the first."""
+
+    predictor: str
+    metric: str
+    a: float | None
+    b: float | None
+    difference: float | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two runs and all in which they differ. ``config`` holds the lines of a unified diff."""
+
+    a: Run
+    b: Run
+    same_holdout: bool
+    same_model_bytes: bool
+    metrics: tuple[MetricPair, ...]
+    data: tuple[Difference, ...]
+    recipe: tuple[Difference, ...]
+    packages: tuple[Difference, ...]
+    contract: tuple[Difference, ...]
+    config: tuple[str, ...]
+
+
+def list_runs(store: ObjectStore, model: str | None = None) -> list[Run]:
+    """Every bundle of the store, or those of one model; the newest first, unreadable ones last."""
+    runs = [_read(store, digest) for digest in sorted(list_bundles(store))]
+    if model is not None:
+        runs = [run for run in runs if run.model == model]
+    known = [run for run in runs if run.created_at is not None]
+    known.sort(key=lambda run: (run.created_at, run.digest), reverse=True)
+    return [*known, *(run for run in runs if run.created_at is None)]
+
+
+def compare_runs(store: ObjectStore, a: str, b: str) -> Comparison:
+    """How the bundles with these digests differ. Raises as ``adapters.bundles.read_manifest``."""
+    one, two = read_manifest(store, a), read_manifest(store, b)
+    return Comparison(
+        a=run_of(a, one),
+        b=run_of(b, two),
+        same_holdout=_days(one.holdout) is not None and _days(one.holdout) == _days(two.holdout),
+        same_model_bytes=one.files[MODEL_NAME] == two.files[MODEL_NAME],
+        metrics=tuple(_metric_pairs(one.holdout, two.holdout)),
+        data=_differences(one, two, _data),
+        recipe=_differences(one, two, _recipe),
+        packages=_differences(one, two, _packages),
+        contract=_differences(one, two, _contract),
+        config=tuple(_config_lines(one.lineage, two.lineage)),
+    )
+
+
+def run_of(digest: str, manifest: Manifest) -> Run:
+    """What a manifest tells of its training."""
+    lineage, holdout = manifest.lineage, manifest.holdout
+    recipe = None if lineage is None else lineage.recipe
+    return Run(
+        digest=digest,
+        model=manifest.model,
+        created_at=manifest.created_at,
+        preset=None if lineage is None else lineage.preset,
+        loss=None if recipe is None else recipe.loss,
+        chosen=None if recipe is None else recipe.chosen,
+        cutoff=None if lineage is None else lineage.cutoff,
+        holdout=_days(holdout),
+        metrics={} if holdout is None else holdout.metrics.get(MODEL, {}),
+        size=manifest.files[MODEL_NAME].size,
+        parent=(lineage.parent or None) if lineage is not None else None,
+    )
+
+
+def _read(store: ObjectStore, digest: str) -> Run:
+    try:
+        return run_of(digest, read_manifest(store, digest))
+    except ModelwireError as error:
+        return Run(digest=digest, problem=error.message)
+
+
+def _days(holdout: Holdout | None) -> tuple[str, str] | None:
+    return None if holdout is None else (holdout.first, holdout.last)
+
+
+def _metric_pairs(one: Holdout | None, two: Holdout | None) -> Iterator[MetricPair]:
+    """Every metric that either has: predictors and metrics in the order of the first run."""
+    first = {} if one is None else one.metrics
+    second = {} if two is None else two.metrics
+    for predictor in _model_first({**first, **second}):
+        left, right = first.get(predictor, {}), second.get(predictor, {})
+        for metric in {**left, **right}:
+            a, b = left.get(metric), right.get(metric)
+            difference = None if a is None or b is None else b - a
+            yield MetricPair(predictor, metric, a, b, difference)
+
+
+def _model_first(names: Mapping[str, object]) -> list[str]:
+    return sorted(names, key=lambda name: name != MODEL)
+
+
+def _differences(
+    one: Manifest, two: Manifest, told: Callable[[Manifest], dict[str, Any]]
+) -> tuple[Difference, ...]:
+    left, right = told(one), told(two)
+    return tuple(
+        Difference(name, left.get(name), right.get(name))
+        for name in {**left, **right}
+        if left.get(name) != right.get(name)
+    )
+
+
+def _data(manifest: Manifest) -> dict[str, Any]:
+    if manifest.lineage is None:
+        return {}
+    return {source.name: source.digest for source in manifest.lineage.sources}
+
+
+def _recipe(manifest: Manifest) -> dict[str, Any]:
+    """What was asked for and what the training decided."""
+    lineage = manifest.lineage
+    if lineage is None:
+        return {}
+    told = {"preset": lineage.preset, "seed": lineage.seed, "cutoff": lineage.cutoff}
+    if lineage.recipe is not None:
+        told |= msgspec.to_builtins(lineage.recipe)
+    return {**told, "parent": lineage.parent or None}
+
+
+def _packages(manifest: Manifest) -> dict[str, Any]:
+    lineage = manifest.lineage
+    if lineage is None:
+        return {}
+    code = {"git commit": lineage.git_commit or None}
+    return {"python": lineage.python, **lineage.packages, **code}
+
+
+def _contract(manifest: Manifest) -> dict[str, Any]:
+    contract = manifest.contract
+    fields = {f"field {each.name}": msgspec.to_builtins(each) for each in contract.fields}
+    outputs = {f"output {each.name}": msgspec.to_builtins(each) for each in contract.outputs}
+    return {**fields, **outputs, "horizon": msgspec.to_builtins(contract.horizon)}
+
+
+def _config_lines(one: Lineage | None, two: Lineage | None) -> Iterator[str]:
+    left, right = ([] if lineage is None else lineage.config.splitlines() for lineage in (one, two))
+    # The first two lines name files, and there are none.
+    yield from list(difflib.unified_diff(left, right, lineterm="", n=1))[2:]

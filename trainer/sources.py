@@ -1,0 +1,275 @@
+"""Sources: the files that a dataset names, brought to this machine, digested and checked.
+
+Rules:
+
+1. A source is a file, a glob (sorted by name; ``**`` for any folders), or a list of them; ``s3://``
+   ones are copied into a temporary folder that lives as long as ``open_sources``.
+2. Each file is read once from end to end, a block at a time, for its SHA-256 and its size. Who has
+   read its content afterwards asks ``Sources.check_unchanged``, so that what was digested is what
+   was trained on.
+3. Where a pin of DVC (``sales.csv.dvc``) lies beside a file, the file must be what it pins. A pin of
+   a whole folder is refused: it says nothing about the one file that is read.
+
+Pins of objects in a bucket are not looked for. Format of a pin:
+https://dvc.org/doc/user-guide/project-structure/dvc-files
+"""
+
+import glob
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from adapters.object_store import S3Settings
+from schemas.errors import ModelwireError, NotFound, UsageProblem
+from trainer.dataset import DatasetFile
+
+if TYPE_CHECKING:
+    from adapters.s3_files import S3Files
+
+_BLOCK_BYTES = 1024 * 1024
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What DVC says of a file: its MD5, and the path of the pin as ``SourceFile.name`` has it."""
+
+    md5: str
+    path: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file on this machine that holds (a part of) a source.
+
+    ``name`` is what the lineage calls it: the path below the dataset's folder, or the address of an
+    object; of a file elsewhere the bare name. ``shown`` is what messages call it. ``state`` is what
+    the file system said of it when it was digested.
+    """
+
+    name: str
+    shown: str
+    path: Path
+    digest: str
+    size: int
+    state: tuple[int, int, int]
+    pin: Pin | None = None
+
+
+Files = tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a dataset, by what they are for. ``attributes`` has an entry for each table."""
+
+    panel: Files
+    attributes: tuple[Files, ...] = ()
+    holidays: Files = ()
+    traffic: Files = ()
+
+    @property
+    def all(self) -> Files:
+        """Each file once, in the order in which the dataset names them."""
+        files = [*self.panel, *(file for part in self.attributes for file in part)]
+        return tuple(dict.fromkeys([*files, *self.holidays, *self.traffic]))
+
+    def check_unchanged(self) -> None:
+        """Raises ModelwireError where a file is no longer what was digested."""
+        for file in self.all:
+            if _state(file.path) != file.state:
+                raise ModelwireError(
+                    f"{file.shown} changed while it was read", hint="train again when it rests"
+                )
+
+
+@contextmanager
+def open_sources(file: DatasetFile, s3: S3Settings | None = None) -> Iterator[Sources]:
+    """The sources of a dataset; those from a bucket exist until the block ends.
+
+    Raises NotFound where a source does not exist, ModelwireError where it is not what its pin says.
+    """
+    dataset = file.dataset
+    with ExitStack() as stack:
+        finder = _Finder(file, s3 or S3Settings(), stack)
+        yield Sources(
+            panel=finder.files(dataset.source, "source"),
+            attributes=tuple(
+                finder.files(each.source, "attributes", str(position), "source")
+                for position, each in enumerate(dataset.attributes)
+                if each.source is not None
+            ),
+            holidays=(
+                finder.files(dataset.holidays.source, "holidays", "source")
+                if dataset.holidays
+                else ()
+            ),
+            traffic=(
+                finder.files(dataset.traffic.source, "traffic", "source") if dataset.traffic else ()
+            ),
+        )
+
+
+class _Finder:
+    """Finds and digests files, each once."""
+
+    def __init__(self, file: DatasetFile, s3: S3Settings, stack: ExitStack) -> None:
+        self._file = file
+        self._s3 = s3
+        self._stack = stack
+        self._found: dict[str, SourceFile] = {}
+
+    def files(self, where: tuple[str, ...], *setting: str) -> Files:
+        """The files of a source, which the key ``setting`` of the dataset names."""
+        found = [
+            each
+            for one in where
+            for each in (
+                self._objects(one, setting)
+                if one.startswith("s3://")
+                else self._local_files(one, setting)
+            )
+        ]
+        return tuple(dict.fromkeys(found))
+
+    def _local_files(self, pattern: str, setting: tuple[str, ...]) -> list[SourceFile]:
+        root = self._file.root
+        whole = root / pattern
+        if whole.is_dir():
+            raise UsageProblem(
+                f"{self._file.where(*setting)} names {whole}, which is a folder",
+                hint=f'name the files in it, such as "{pattern.rstrip("/")}/*.parquet"',
+            )
+        paths = [whole]
+        if not whole.exists():
+            paths = sorted(Path(path) for path in glob.glob(str(whole), recursive=True))
+            paths = [path for path in paths if path.is_file()]
+        if not paths:
+            raise self._missing(str(whole), pattern, setting)
+        return [self._local_file(path) for path in paths]
+
+    def _local_file(self, path: Path) -> SourceFile:
+        if (shown := str(path)) not in self._found:
+            inside = path.is_relative_to(self._file.root)
+            name = path.relative_to(self._file.root).as_posix() if inside else path.name
+            self._found[shown] = _digested(name, shown, path, pin=_pin_of(path, name))
+        return self._found[shown]
+
+    def _objects(self, address: str, setting: tuple[str, ...]) -> list[SourceFile]:
+        bucket, _, pattern = address.removeprefix("s3://").partition("/")
+        if not bucket or not pattern:
+            raise UsageProblem(
+                f"{self._file.where(*setting)} names {address}, which has no key",
+                hint="write s3://bucket/key, where the key may be a glob",
+            )
+        store = self._bucket(bucket)
+        keys = [pattern]
+        wild = _WILD.search(pattern)
+        if wild:
+            fits = _pattern_of(pattern)
+            keys = sorted(key for key in store.keys(pattern[: wild.start()]) if fits.fullmatch(key))
+        if not keys:
+            raise self._missing(address, pattern, setting)
+        return [self._object(store, bucket, key) for key in keys]
+
+    def _object(self, store: "S3Files", bucket: str, key: str) -> SourceFile:
+        if (shown := f"s3://{bucket}/{key}") not in self._found:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="modelwire-"))
+            path = Path(folder) / (key.rpartition("/")[2] or "object")
+            store.download(key, path)
+            self._found[shown] = _digested(shown, shown, path, pin=None)
+        return self._found[shown]
+
+    def _bucket(self, bucket: str) -> "S3Files":
+        # Imported here: boto3 takes a quarter of a second, and most sources are files.
+        from adapters.s3_files import S3Files
+
+        return S3Files(bucket, "", self._s3)
+
+    def _missing(self, shown: str, pattern: str, setting: tuple[str, ...]) -> NotFound:
+        what = "matches no file" if _WILD.search(pattern) else "does not exist"
+        return NotFound(
+            f"{self._file.where(*setting)} names {shown}, which {what}",
+            hint=f"paths are relative to {self._file.root}; `--data DIR` names another folder",
+        )
+
+
+def _digested(name: str, shown: str, path: Path, *, pin: Pin | None) -> SourceFile:
+    """The file with its digest. Raises ModelwireError where its pin says something else."""
+    sha256 = hashlib.sha256()
+    md5 = hashlib.md5(usedforsecurity=False)
+    size = 0
+    try:
+        state = _state(path)
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                sha256.update(block)
+                size += len(block)
+                if pin:
+                    md5.update(block)
+    except OSError as error:
+        raise ModelwireError(f"{shown} cannot be read: {error}") from error
+    if pin and md5.hexdigest() != pin.md5:
+        raise ModelwireError(
+            f"{shown} is not the data that {shown}.dvc pins: its MD5 is {md5.hexdigest()} "
+            f"({size:,} bytes), the pin says {pin.md5}",
+            hint=f"`dvc checkout {path.name}` brings the pinned data, `dvc add` pins what is there",
+        )
+    digest = f"sha256:{sha256.hexdigest()}"
+    return SourceFile(name, shown, path, digest, size, state, pin)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ModelwireError(f"{path} cannot be read: {error}") from error
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _pin_of(path: Path, name: str) -> Pin | None:
+    """The pin beside a file, None where there is none. Raises ModelwireError for an unusable one."""
+    folder = path.absolute().parent
+    if folder.name and (above := folder.with_name(f"{folder.name}.dvc")).is_file():
+        raise ModelwireError(
+            f"{above} pins a whole folder, which cannot be checked for {path}",
+            hint=f"pin the file itself: `dvc add {name}`",
+        )
+    pin = path.with_name(f"{path.name}.dvc")
+    if not pin.is_file():
+        return None
+    try:
+        outs = yaml.safe_load(pin.read_text(encoding="utf-8"))["outs"]
+        found = next(out for out in outs if out["path"] == path.name)
+        md5 = found["md5"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+        raise ModelwireError(
+            f"{pin} is no pin of {path.name}: it lists no `outs` with that path and an md5",
+            hint=f"write it again: `dvc add {path.name}`",
+        ) from error
+    if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}", md5):
+        raise ModelwireError(
+            f"{pin} pins {path.name} by {md5!r}, which is no MD5 of a file",
+            hint=f"write it again: `dvc add {path.name}`",
+        )
+    return Pin(md5=md5, path=f"{name}.dvc")
+
+
+def _pattern_of(pattern: str) -> re.Pattern[str]:
+    """A glob as a regular expression: ``*`` and ``?`` stay within a folder, ``**/`` is any folders."""
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    return re.compile(
+        "".join(
+            parts.get(piece)
+            or (piece if _WILD.match(piece) and len(piece) > 2 else re.escape(piece))
+            for piece in pieces
+        )
+    )

@@ -1,0 +1,188 @@
+"""The training: decides by backtest what to publish, then trains it on all days up to the cutoff.
+
+1. The pace of the structural base is the one of ``PACES`` that forecasts the newest known days best.
+2. Each fold of the backtest stands at an earlier day: what could be published then answers for the
+   days after it, up to the cutoff. No fold sees a day of its own test, and none a day after the cutoff.
+   Folds lie a horizon apart, the newest first.
+3. Trees are published only if they win the backtest against the structural base alone (by RMSLE), and
+   the loss ``auto`` takes the one with the smaller WAPE there.
+4. The residuals of the winner on the newest fold, scaled, give the quantiles of its intervals: an older
+   fold is another season (measured: with two folds the intervals of a Christmas cover 2 % less).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.dataset import Loss as Choice
+from trainer.estimator import (
+    SHORT_PAST,
+    Fitted,
+    Forecaster,
+    Loss,
+    Preset,
+    Recipe,
+    as_of,
+    fit,
+)
+from trainer.evaluation import HeldOut, held_out, scores
+from trainer.keys import Float32s, Floats
+from trainer.panel import Panel
+from trainer.requests import Forecasts
+from trainer.spread import Spread, conformal, scale_of
+from trainer.structural import PACES, Pace
+
+FOLDS = 2
+"""Origins of the backtest, where there are days enough."""
+
+LEAST_FOLD_PAST = 28
+"""Days up to a fold's origin. With fewer there is nothing to train trees on."""
+
+LEAST_FOLD_TEST = 4
+"""Days of a fold's test."""
+
+FOLD_PAST = 2 * SHORT_PAST // 3
+"""Days up to the origin of every fold but the newest: older folds of a short panel are another model."""
+
+ALONE, TREES, COUNTS = "structural-base", "trees", "trees-count"
+"""What the backtest chooses from: the base alone, trees on it, and trees on counts."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One origin of the backtest: what was held out after it, and each candidate's answers."""
+
+    origin_day: int
+    held: HeldOut
+    answers: Mapping[str, Forecasts]
+    scale: Floats
+    """Of each row's series, ``[N]``, as of the origin."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """The folds, the newest first, and what they chose; without folds nothing was compared."""
+
+    folds: tuple[Fold, ...]
+    chosen: str
+
+    def score(self, candidate: str) -> dict[str, float]:
+        """A candidate's metrics over the open days of all folds."""
+        rows = [(fold.held, fold.answers[candidate].sales) for fold in self.folds]
+        return scores(
+            np.concatenate([held.actual[held.opened] for held, _ in rows]),
+            np.concatenate([sales[held.opened] for held, sales in rows]),
+            np.concatenate([held.weights[held.opened] for held, _ in rows]),
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the forecaster, how it was fitted, and the backtest that chose it."""
+
+    forecaster: Forecaster
+    fitted: Fitted
+    backtest: Backtest
+
+
+def develop(
+    panel: Panel,
+    preset: Preset,
+    choice: Choice,
+    seed: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Trained:
+    """Chooses by backtest, trains up to the panel's cutoff, and calibrates the intervals."""
+    pace = choose_pace(panel)
+    candidates = _candidates(preset, choice, pace, seed)
+    folds = []
+    for origin in fold_origins(panel):
+        progress(f"backtest: training up to {_day(panel, origin)}")
+        folds.append(_fold(panel, origin, candidates))
+    backtest = Backtest(tuple(folds), _choose(tuple(folds), candidates, choice))
+    progress(f"training {backtest.chosen} on {panel.keys.series:,} series")
+    fitted = fit(panel, candidates[backtest.chosen])
+    spread = Spread(scale_of(fitted.past), _quantiles(backtest, panel.horizon))
+    return Trained(fitted.forecaster(spread), fitted, backtest)
+
+
+def choose_pace(panel: Panel) -> Pace:
+    """The pace whose base forecasts the newest days up to the cutoff best."""
+    origins = fold_origins(panel)
+    if not origins:
+        return PACES[0]
+    earlier = as_of(panel, origins[0])
+    held = held_out(earlier, panel.cutoff)
+
+    def error(pace: Pace) -> float:
+        alone = Recipe(Preset.FULL, Loss.LOG1P, pace, 0, corrected=False)
+        found = _neutral(fit(earlier, alone)).predict(held.requests)
+        return scores(held.actual, found.sales, held.weights)["rmsle"]
+
+    return min(PACES, key=error)
+
+
+def fold_origins(panel: Panel) -> list[int]:
+    """Columns at which the folds stand, the newest first; none where the panel is too short."""
+    first = max(panel.cutoff - panel.horizon, LEAST_FOLD_PAST - 1)
+    if panel.cutoff - first < LEAST_FOLD_TEST:
+        return []
+    older = [first - panel.horizon * number for number in range(1, FOLDS)]
+    return [first, *(origin for origin in older if origin >= FOLD_PAST)]
+
+
+def _candidates(preset: Preset, choice: Choice, pace: Pace, seed: int) -> dict[str, Recipe]:
+    if preset is Preset.PLAIN:
+        return {TREES: Recipe(preset, Loss.LOG1P, pace, seed)}
+    found = {ALONE: Recipe(preset, Loss.LOG1P, pace, seed, corrected=False)}
+    if choice is not Choice.COUNT:
+        found[TREES] = Recipe(preset, Loss.LOG1P, pace, seed)
+    if choice is not Choice.LOG1P:
+        found[COUNTS] = Recipe(preset, Loss.COUNT, pace, seed)
+    return found
+
+
+def _fold(panel: Panel, origin: int, candidates: Mapping[str, Recipe]) -> Fold:
+    earlier = as_of(panel, origin)
+    held = held_out(earlier, panel.cutoff)
+    fitted = {name: fit(earlier, recipe) for name, recipe in candidates.items()}
+    answers = {name: _neutral(each).predict(held.requests) for name, each in fitted.items()}
+    scale = scale_of(next(iter(fitted.values())).past)[held.series].astype(np.float64)
+    return Fold(earlier.cutoff_day, held, answers, scale)
+
+
+def _neutral(fitted: Fitted) -> Forecaster:
+    """A forecaster whose intervals say nothing yet."""
+    horizon = fitted.panel.horizon
+    flat = Spread(scale_of(fitted.past), np.zeros((horizon, 2), dtype=np.float32))
+    return fitted.forecaster(flat)
+
+
+def _choose(folds: Sequence[Fold], candidates: Mapping[str, Recipe], choice: Choice) -> str:
+    backtest = Backtest(tuple(folds), "")
+    if choice is Choice.COUNT and COUNTS in candidates:
+        return COUNTS
+    if not folds:
+        return next(iter(candidates))
+    if choice is Choice.AUTO and COUNTS in candidates:
+        log = min((ALONE, TREES), key=lambda name: backtest.score(name)["rmsle"])
+        return min((log, COUNTS), key=lambda name: backtest.score(name).get("wape", np.inf))
+    return min(candidates, key=lambda name: backtest.score(name)["rmsle"])
+
+
+USUAL = 1.2
+"""The quantiles, in scales, of a panel that is too short for a fold: about those of a normal spread."""
+
+
+def _quantiles(backtest: Backtest, horizon: int) -> Float32s:
+    if not backtest.folds:
+        return np.tile(np.array([[-USUAL, USUAL]], dtype=np.float32), (horizon, 1))
+    newest = backtest.folds[0]
+    held, opened = newest.held, newest.held.opened
+    left = np.log1p(held.actual) - np.log1p(newest.answers[backtest.chosen].sales)
+    return conformal((left / newest.scale)[opened], held.steps[opened], horizon)
+
+
+def _day(panel: Panel, column: int) -> str:
+    return str(np.datetime64(panel.first_day + column, "D"))
