@@ -61,8 +61,8 @@ def export(forecaster: Forecaster, date_field: str) -> bytes:
     graph = _Graph()
     axes = _axes(graph, forecaster, date_field)
     features, base = _features(graph, forecaster, axes)
-    logs = _logs(graph, forecaster, features, base)
-    _answers(graph, forecaster, axes, logs)
+    logs, units = _sales(graph, forecaster, features, base)
+    _answers(graph, forecaster, axes, logs, units)
     floats = [_tensor(name, TensorProto.FLOAT) for name in (SALES, SALES_P10, SALES_P90)]
     whole = [_tensor(name, TensorProto.INT64) for name in (KNOWN_SERIES, IN_HORIZON)]
     model = helper.make_model(
@@ -235,30 +235,37 @@ def _with_offsets(graph: _Graph, lookup: Lookup, values: str, base: str | None) 
     return base
 
 
-def _logs(graph: _Graph, forecaster: Forecaster, features: str, base: str | None) -> str:
-    """Forecasts as log(1 + units), ``[N, 1]``; at least 0."""
+def _sales(
+    graph: _Graph, forecaster: Forecaster, features: str, base: str | None
+) -> tuple[str, str]:
+    """Forecasts as log(1 + units) and as units, both ``[N, 1]`` and at least 0."""
     zero = graph.floats("logs/zero", [[0.0]])
+    one = graph.floats("units/one", [[1.0]])
     if forecaster.regressor is None:
         assert base is not None, "a forecaster without a regressor has a base"
-        return graph.node("Max", [base, zero], "logs/positive")
+        logs = graph.node("Max", [base, zero], "logs/positive")
+        return logs, _units(graph, logs, SALES)
     node = _regressor_node(forecaster.regressor, len(forecaster.features))
     node.input[:] = [features]
     node.output[:] = ["regressor/out"]
     node.name = "regressor"
     graph.nodes.append(node)
     if forecaster.loss is Loss.COUNT:
+        # Counts as they are: to logs and back again would cost a rounding of each.
         counts = graph.node("Exp", ["regressor/out"], "counts/units")
-        grown = graph.node("Add", [counts, graph.floats("counts/one", [[1.0]])], "counts/plus-one")
-        return graph.node("Log", [grown], "logs/positive")
+        grown = graph.node("Add", [counts, one], "counts/plus-one")
+        return graph.node("Log", [grown], "logs/positive"), counts
     logs = "regressor/out"
     if base is not None:
         logs = graph.node("Add", [base, logs], "logs/sum")
-    return graph.node("Max", [logs, zero], "logs/positive")
+    logs = graph.node("Max", [logs, zero], "logs/positive")
+    return logs, _units(graph, logs, SALES)
 
 
-def _answers(graph: _Graph, forecaster: Forecaster, axes: dict[str, str], logs: str) -> None:
-    """``sales`` and its interval, from logs to units; nothing is sold on a closed day."""
-    graph.floats("units/one", [[1.0]])
+def _answers(
+    graph: _Graph, forecaster: Forecaster, axes: dict[str, str], logs: str, units: str
+) -> None:
+    """``sales`` and its interval; nothing is sold on a closed day."""
     graph.ints("units/axis", [1])
     opened = None
     if forecaster.closed:
@@ -266,7 +273,7 @@ def _answers(graph: _Graph, forecaster: Forecaster, axes: dict[str, str], logs: 
         opened = graph.node(
             "Sub", ["units/one", graph.column("closed/number", shut)], "closed/opened"
         )
-    _units(graph, logs, opened, SALES)
+    _answer(graph, units, opened, SALES)
     spread = forecaster.spread
     scale = graph.rows_of("spread/scale", spread.scale[:, None], axes[SERIES])
     quantiles = graph.rows_of("spread/quantiles", spread.quantiles, axes[STEP])
@@ -276,12 +283,17 @@ def _answers(graph: _Graph, forecaster: Forecaster, axes: dict[str, str], logs: 
         width = graph.node("Gather", [widths, column], f"spread/{name}/width", axis=1)
         moved = graph.node("Add", [logs, width], f"spread/{name}/logs")
         positive = graph.node("Max", [moved, "logs/zero"], f"spread/{name}/positive")
-        _units(graph, positive, opened, name)
+        _answer(graph, _units(graph, positive, name), opened, name)
 
 
-def _units(graph: _Graph, logs: str, opened: str | None, name: str) -> None:
+def _units(graph: _Graph, logs: str, name: str) -> str:
+    """Back from logs to units."""
     grown = graph.node("Exp", [logs], f"{name}/plus-one")
-    units = graph.node("Sub", [grown, "units/one"], f"{name}/units")
+    return graph.node("Sub", [grown, "units/one"], f"{name}/units")
+
+
+def _answer(graph: _Graph, units: str, opened: str | None, name: str) -> None:
+    """Writes an output, ``[N]``."""
     if opened is not None:
         units = graph.node("Mul", [units, opened], f"{name}/opened")
     graph.node("Squeeze", [units, "units/axis"], name)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapters.onnx_model import OnnxModel
+from schemas.contract import INT64_MAX
 from schemas.errors import RefusedByRule
 from scoring.model import Array
 from trainer.dataset import IN_HORIZON, KNOWN_SERIES, OUTPUTS, SALES, SALES_P10, SALES_P90
@@ -209,7 +210,9 @@ def _unknown_tuples(keys: Keys) -> Iterator[tuple[str | int, ...]]:
 
 def _unknown(values: tuple[str, ...] | tuple[int, ...]) -> str | int:
     newest: str | int = values[-1]  # they are sorted
-    return newest + 1 if isinstance(newest, int) else UNKNOWN_TEXT
+    if not isinstance(newest, int):
+        return UNKNOWN_TEXT
+    return newest + 1 if newest < INT64_MAX else int(values[0]) - 1
 
 
 def _new_combination(keys: Keys) -> tuple[str | int, ...] | None:

@@ -7,7 +7,7 @@ steps ahead. A forecast's interval is its log plus the scale of its series times
 1. The scale of a series is the root of the mean square that the base leaves, shrunk toward its last key;
    that of a cold row is ``COLD_FACTOR`` times the mean over the series that it stands for.
 2. The steps share ``BUCKETS`` quantiles, and a step that no residual comes from has its neighbour's.
-3. Scales lie on the grid of ``trainer.history``.
+3. Scales and quantiles lie on the grid of ``trainer.history``.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def conformal(residuals: Floats, steps: Ints, horizon: int) -> Float32s:
         found[number] = found[number] or found[number - 1]
     for number in reversed(range(BUCKETS - 1)):
         found[number] = found[number] or found[number + 1]
-    return np.asarray([found[number] for number in bucket], dtype=np.float32)
+    return on_grid([found[number] for number in bucket])
 
 
 def _quantile(values: Floats, share: float) -> float:

@@ -27,6 +27,7 @@ from trainer.estimator import (
     fit,
 )
 from trainer.evaluation import HeldOut, held_out, scores
+from trainer.history import on_grid
 from trainer.keys import Float32s, Floats
 from trainer.panel import Panel
 from trainer.requests import Forecasts
@@ -177,7 +178,7 @@ USUAL = 1.2
 
 def _quantiles(backtest: Backtest, horizon: int) -> Float32s:
     if not backtest.folds:
-        return np.tile(np.array([[-USUAL, USUAL]], dtype=np.float32), (horizon, 1))
+        return on_grid(np.tile([[-USUAL, USUAL]], (horizon, 1)))
     newest = backtest.folds[0]
     held, opened = newest.held, newest.held.opened
     left = np.log1p(held.actual) - np.log1p(newest.answers[backtest.chosen].sales)
