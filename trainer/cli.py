@@ -75,14 +75,20 @@ class _Day(click.ParamType[date]):
     show_default=True,
     help="plain: means and a ridge regression. full: history tables and boosted trees.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of everything that is drawn.",
+)
 @click.option(
     "--memory",
     "memory_mb",
     type=click.IntRange(min=256),
     default=1_024,
     show_default=True,
-    help="MB that the preparation of the panel may take before it goes to disk.",
+    help="MiB that the preparation of the panel may take before it goes to disk.",
 )
 @click.option("--out", metavar="URI", help="Store to write to (file:///folder, s3://bucket).")
 @output_option

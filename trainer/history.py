@@ -13,7 +13,10 @@ columns with numpy (``gather``), serving gathers the same tables with ONNX nodes
 4. Columns named in ``offsets`` are features and also add up to the structural base that the
    regressor corrects. The base is the last feature.
 
-A new feature is one entry in a dictionary below.
+5. Names of features that come of a covariate, a key or traffic begin with its kind and a colon, which no
+   column of a dataset can have.
+
+A new feature is one entry in a dictionary below, and its group in ``trainer.importance``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,26 +128,26 @@ def _full(past: Past) -> Iterator[Lookup]:
     series = {name: feature(past) for name, feature in SERIES_FEATURES.items()}
     for flag in past.flags:
         for name, of_flag in FLAG_FEATURES.items():
-            series[f"{flag}_{name}"] = of_flag(past, flag)
+            series[f"flag:{flag}:{name}"] = of_flag(past, flag)
     yield Lookup((STEP,), ("step",), on_grid(np.arange(1, past.horizon + 1))[:, None])
     yield Lookup((WEEKDAY,), ("weekday",), on_grid(np.arange(7))[:, None])
     yield _series(past, series, offsets=("level",))
     yield _series_weekday(past, SERIES_WEEKDAY_FEATURES, offsets=("weekday_effect",))
     for number, flag in enumerate(past.flags):
-        yield Lookup((flag_axis(flag),), (flag,), on_grid([[0.0], [1.0]]))
+        yield Lookup((flag_axis(flag),), (f"flag:{flag}",), on_grid([[0.0], [1.0]]))
         lift = past.structure.lifts[number][:, None, None] * np.array([[0.0], [1.0]])
         values = np.concatenate([lift, past.at_flag(flag)], axis=2)
-        columns = (f"{flag}_base", f"{flag}_mean", f"{flag}_days")
+        columns = tuple(f"flag:{flag}:{what}" for what in ("base", "mean", "days"))
         table = on_grid(keys.with_cold_rows(values)).reshape(-1, len(columns))
         yield Lookup((SERIES, flag_axis(flag)), columns, table, columns[:1])
     yield from _season(past)
-    of_keys = (*KEY_FEATURES, *(f"{flag}_lift" for flag in past.flags))
+    of_keys = (*KEY_FEATURES, *(f"flag:{flag}:lift" for flag in past.flags))
     for position, name in enumerate(keys.names):
         means = np.stack([series[feature] for feature in of_keys], axis=1)
-        names = tuple(f"{name}_{feature}" for feature in of_keys)
+        names = tuple(f"key:{name}:{feature}" for feature in of_keys)
         yield Lookup((key_axis(name),), names, on_grid(keys.with_unknown(position, means)))
         effect = on_grid(keys.with_unknown(position, past.structure.effect)).reshape(-1, 1)
-        yield Lookup((key_axis(name), WEEKDAY), (f"{name}_weekday_effect",), effect)
+        yield Lookup((key_axis(name), WEEKDAY), (f"key:{name}:weekday_effect",), effect)
 
 
 def axis_sizes(keys: Keys, horizon: int, flags: Iterable[str]) -> dict[str, int]:
@@ -179,7 +182,8 @@ def feature_names(lookups: Iterable[Lookup], numbers: Iterable[str]) -> tuple[st
     """The columns of the matrix that the regressor reads, in order."""
     lookups = tuple(lookups)
     names = [name for lookup in lookups for name in lookup.names]
-    return (*names, *numbers, *(("base",) if has_base(lookups) else ()))
+    read = [f"number:{name}" for name in numbers]
+    return (*names, *read, *(("base",) if has_base(lookups) else ()))
 
 
 def gather(

@@ -14,7 +14,7 @@ that the training did not see:
 Closed days have no say. Rows are sampled by a seeded generator.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -53,31 +53,20 @@ _GROUPS: Mapping[str, str] = {
     **dict.fromkeys(calendar.COLUMNS, "calendar"),
 }
 
+_KINDS: Mapping[str, str] = {"number": "covariates", "flag": "flags", "traffic": "traffic"}
 
-def group_of(name: str, forecaster: Forecaster) -> str:
-    """The group of a feature: by its own name, else by the covariate or key that it begins with."""
-    if name in _GROUPS:
-        return _GROUPS[name]
-    if name in forecaster.numbers:
-        return "covariates"
-    if _begins(name, forecaster.flags):
-        return "flags"
-    if name.endswith("_excess"):
-        return "traffic"
-    for key in forecaster.keys.names:
-        rest = name.removeprefix(f"{key}_")
-        if rest == name:
-            continue
-        if rest == "holiday":
-            return "calendar"
-        if _begins(rest, forecaster.flags):
-            return "flags"
-        return "weekday" if rest == "weekday_effect" else "means by key"
-    return OTHER
+_OF_KEYS: Mapping[str, str] = {"holiday": "calendar", "flag": "flags", "weekday_effect": "weekday"}
 
 
-def _begins(name: str, flags: Sequence[str]) -> bool:
-    return any(name == flag or name.startswith(f"{flag}_") for flag in flags)
+def group_of(name: str) -> str:
+    """The group of a feature: by what its name begins with, else by the whole of it."""
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return _GROUPS.get(name, OTHER)
+    if kind == "key":
+        _, _, feature = rest.partition(":")
+        return _OF_KEYS.get(feature.partition(":")[0], "means by key")
+    return _KINDS[kind]
 
 
 def importance_of(
@@ -166,7 +155,7 @@ class _Matrix:
         names = self.forecaster.features
         for position, name in enumerate(names):
             if name != BASE_COLUMN:
-                found.setdefault(group_of(name, self.forecaster), []).append(position)
+                found.setdefault(group_of(name), []).append(position)
         return {
             group: (np.asarray(columns), tuple(names[each] for each in columns))
             for group, columns in found.items()

@@ -11,6 +11,7 @@ A key's own axis has one row for each value and a last one for an unknown value.
 steps (value to code, codes to row) are written into the graph by ``trainer.graph``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +19,15 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from schemas.errors import ModelwireError
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
+
+
+MOST_COMBINATIONS = 2**62
+"""Combinations of values are numbered by an int64, in the graph too."""
 
 
 class KeyKind(StrEnum):
@@ -42,6 +49,18 @@ class Keys:
     names: tuple[str, ...]
     vocabulary: tuple[tuple[str, ...] | tuple[int, ...], ...]
     codes: Ints
+
+    def __post_init__(self) -> None:
+        combinations = math.prod(self.sizes)
+        if combinations > MOST_COMBINATIONS:
+            said = ", ".join(
+                f"{name} {len(values):,}"
+                for name, values in zip(self.names, self.vocabulary, strict=True)
+            )
+            raise ModelwireError(
+                f"the keys have too many values together ({said}): their combinations cannot be numbered",
+                hint="put keys that always come together into one column",
+            )
 
     @property
     def kinds(self) -> tuple[KeyKind, ...]:

@@ -35,7 +35,7 @@ class Outlook:
             source = self.traffic.traffic
             excess = self.traffic.excess(origin_day)
             table = np.concatenate([excess, excess.mean(axis=0, keepdims=True)])
-            name = f"{source.name}_excess"
+            name = f"traffic:{source.name}"
             found.append(
                 Lookup((key_axis(source.key), STEP), (name,), on_grid(table).reshape(-1, 1))
             )
@@ -48,7 +48,7 @@ class Outlook:
                 if local is not None:
                     table = on_grid(np.concatenate([local, np.zeros((1, len(days)))]))
                     found.append(
-                        Lookup((key_axis(key), STEP), (f"{key}_holiday",), table.reshape(-1, 1))
+                        Lookup((key_axis(key), STEP), (f"key:{key}:holiday",), table.reshape(-1, 1))
                     )
         return tuple(found)
 

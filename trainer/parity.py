@@ -13,7 +13,7 @@ Covariates take their extremes as well as the values of the panel. Rules:
    would explode near zero, an absolute one would say nothing about large sales.
 2. The flags must be equal.
 3. All of it is run in batches of each of ``BATCHES`` rows: below 64 rows, and at odd sizes, the runtime
-   takes other paths. Consumers pad to multiples of 64.
+   takes other paths. Consumers pad to multiples of 64, and small batches see at most ``MOST_SMALL_ROWS``.
 
 The certificate says what was compared on which runtime and numeric class; without one there is no bundle.
 """
@@ -27,6 +27,7 @@ import numpy as np
 from adapters.onnx_model import OnnxModel
 from schemas.contract import INT64_MAX
 from schemas.errors import RefusedByRule
+from scoring.arrays import BATCH_MULTIPLE
 from scoring.model import Array
 from trainer.dataset import IN_HORIZON, KNOWN_SERIES, OUTPUTS, SALES, SALES_P10, SALES_P90
 from trainer.estimator import Forecaster
@@ -39,8 +40,8 @@ LIMIT = 5e-6
 
 BATCHES = (1, 7, 64, 256)
 
-MOST_ROWS = 200_000
-"""Rows of a case; more are thinned evenly. One row at a time costs 50 µs."""
+MOST_SMALL_ROWS = 200_000
+"""Rows of a case that are run in small batches; more are thinned evenly. One at a time costs 50 µs."""
 
 UNKNOWN_TEXT = "\u2400 unknown"
 """A key value that no panel has."""
@@ -60,10 +61,9 @@ class Agreement:
 def cases(forecaster: Forecaster, held: Requests) -> dict[str, Requests]:
     """The requests to compare on, by case; ``held`` are the held-out rows, or stand-ins."""
     rows = np.arange(len(held))
-    step = -(-len(rows) // MOST_ROWS)
     some = held.take(rows[:: max(len(rows) // 64, 1)][:64])
     return {
-        "held-out": held.take(rows[::step]) if step > 1 else held,
+        "held-out": held,
         "unknown-keys": unknown_requests(forecaster, held),
         "nulls": _without_covariates(some),
         "edge-dates": _at_edges(forecaster, some, held),
@@ -153,11 +153,13 @@ def compare(
     """How well graph and Python agree. Raises RefusedByRule with the worst row where they do not."""
     largest = 0.0
     for case, requests in asked.items():
-        python = forecaster.predict(requests)
-        for batch in BATCHES:
-            graph = run_graph(model, forecaster, requests, date_field, batch)
-            where = f"{case}, batches of {batch}"
-            largest = max(largest, _difference(requests, python, graph, where))
+        fewer = requests.take(np.arange(0, len(requests), -(-len(requests) // MOST_SMALL_ROWS)))
+        for small, rows in ((True, fewer), (False, requests)):
+            python = forecaster.predict(rows)
+            for batch in (each for each in BATCHES if (each < BATCH_MULTIPLE) is small):
+                graph = run_graph(model, forecaster, rows, date_field, batch)
+                where = f"{case}, batches of {batch}"
+                largest = max(largest, _difference(rows, python, graph, where))
     return Agreement({case: len(requests) for case, requests in asked.items()}, largest)
 
 

@@ -161,7 +161,7 @@ def test_base_is_the_sum_of_its_offsets() -> None:
     forecaster = forecaster_of(fit(panel, recipe_of(corrected=False)))
     features, base = forecaster.matrix(held_out(panel).requests)
     offsets = [name for lookup in forecaster.lookups for name in lookup.offsets]
-    assert sorted(offsets) == ["level", "promotion_base", "season", "weekday_effect"]
+    assert sorted(offsets) == ["flag:promotion:base", "level", "season", "weekday_effect"]
     columns = [features[:, forecaster.features.index(name)] for name in offsets]
     assert np.array_equal(np.sum(columns, axis=0, dtype=np.float64), base)
     assert np.array_equal(features[:, -1], base)
@@ -174,7 +174,7 @@ def test_merging_keeps_every_column() -> None:
     more = Lookup((SERIES,), ("d",), on_grid([[5], [6]]), ("d",))
     together = merged([one, other, more])
     assert [each.axes for each in together] == [(SERIES,), (WEEKDAY,)]
-    assert feature_names(together, ["n"]) == ("a", "b", "d", "c", "n", "base")
+    assert feature_names(together, ["n"]) == ("a", "b", "d", "c", "number:n", "base")
     positions = {SERIES: np.array([1]), WEEKDAY: np.array([3])}
     number = np.array([0.5], dtype=np.float32)
     features, base = gather(together, positions, {SERIES: 2, WEEKDAY: 7}, [number])

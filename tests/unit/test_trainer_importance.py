@@ -100,12 +100,14 @@ def test_base_follows_the_columns_that_it_is_made_of(forecaster: Forecaster, hel
 def test_every_feature_has_a_group(panel: Panel, preset: Preset) -> None:
     """A feature that no group knows would hide in the card."""
     forecaster = fitted(panel, preset)
-    outlook = (*COLUMNS, "shop_holiday", "visitors_excess", "season")
+    outlook = (*COLUMNS, "key:shop:holiday", "traffic:visitors", "season")
     for name in (*forecaster.features, *outlook):
-        assert name == "base" or group_of(name, forecaster) != OTHER, name
-    assert group_of("shop_holiday", forecaster) == "calendar"
-    assert group_of("visitors_excess", forecaster) == "traffic"
-    assert group_of("surprise", forecaster) == OTHER
+        assert name == "base" or group_of(name) != OTHER, name
+    assert group_of("key:shop:holiday") == "calendar"
+    assert group_of("key:shop:flag:promotion:lift") == "flags"
+    assert group_of("traffic:visitors") == "traffic"
+    assert group_of("number:level") == "covariates"
+    assert group_of("surprise") == OTHER
 
 
 def test_rows_are_sampled_and_closed_days_left_out(

@@ -83,7 +83,7 @@ def test_short_panel_has_no_calendar() -> None:
     assert fit_outlook(short, short.cutoff_day, 0).lookups(short.cutoff_day) == ()
     long = panel_with(Facets(products=2, days=400, holidays=True))
     found = fit_outlook(long, long.cutoff_day, 0).lookups(long.cutoff_day)
-    assert [lookup.names for lookup in found] == [COLUMNS, ("shop_holiday",)]
+    assert [lookup.names for lookup in found] == [COLUMNS, ("key:shop:holiday",)]
     assert found[1].table.shape == (5 * 7, 1)
     assert not found[1].table[-7:].any()
 
@@ -138,7 +138,7 @@ def test_excess_is_a_column_by_key_and_step(busy: Panel) -> None:
     outlook: Outlook = fit_outlook(busy, busy.first_day + 30, 0)
     [lookup] = outlook.lookups(busy.cutoff_day)
     assert lookup.axes == ("key:shop", "step")
-    assert lookup.names == ("visits_excess",)
+    assert lookup.names == ("traffic:visits",)
     table = lookup.table.reshape(5, 7)
     assert table[4] == pytest.approx(table[:4].mean(axis=0), abs=2e-3)
 

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import ModelwireError, UsageProblem
 from tests.unit.panel_reading import few_in, panel_of, row, small_columns
 from tests.unit.trainer_panels import CONFIG, FIRST_DAY, dataset_in, made_up_columns
-from trainer.keys import KeyKind
+from trainer.keys import KeyKind, Keys
 from trainer.panel import MIN_HISTORY, Holidays, day_of, number_of, weekday
 
 
@@ -188,3 +188,10 @@ def test_panel_without_a_known_series_is_refused(tmp_path: Path) -> None:
     file = dataset_in(tmp_path, config=CONFIG.replace("min_days = 3", "min_days = 60"))
     with pytest.raises(ModelwireError, match=r"no series to learn from: .* sold on 60 of the 60"):
         panel_of(file)
+
+
+def test_keys_whose_combinations_cannot_be_numbered_are_refused() -> None:
+    """Four keys of 70,000 values: an int64 would wrap, and known series would be told as new."""
+    values = tuple(range(70_000))
+    with pytest.raises(ModelwireError, match=r"too many values together \(a 70,000, b 70,000"):
+        Keys(tuple("abcd"), (values,) * 4, np.zeros((4, 1), dtype=np.int64))

@@ -313,7 +313,7 @@ def test_forest_that_reads_missing_numbers_is_refused(
     """A forest learns where NaN goes; its conversion sends NaN the other way."""
     forecaster, held = everything
     features, _ = matrix_of(forecaster, held)
-    price = forecaster.features.index("price")
+    price = forecaster.features.index("number:price")
     assert np.isnan(features[:, price]).any()
     target = np.where(np.isnan(features[:, price]), 0.0, features[:, price])
     forest = RandomForestRegressor(n_estimators=5, random_state=0).fit(features, target)
@@ -327,7 +327,7 @@ def test_boosted_trees_that_read_missing_numbers_are_right(
     """The same target in the trees that the estimator uses: converted as it was trained."""
     forecaster, held = everything
     features, _ = matrix_of(forecaster, held)
-    price = forecaster.features.index("price")
+    price = forecaster.features.index("number:price")
     target = np.where(np.isnan(features[:, price]), 3.0, features[:, price])
     trees = replace(forecaster, regressor=boosted().fit(features, target))
     assert certificate(trees, held).max_difference <= 2e-6

@@ -198,7 +198,7 @@ def test_other_columns_than_the_regressor_learned_from_are_refused(
     file = dataset_in(tmp_path, with_promotions(made_up_columns()), PROMO)
     parent = parent_of(store, trained(file, FULL))
     other = dataset_in(tmp_path, with_promotions(made_up_columns(), value=0.5), PROMO)
-    with pytest.raises(UsageProblem, match=r"without .*promo_lift.*") as caught:
+    with pytest.raises(UsageProblem, match=r"without .*promo:lift.*") as caught:
         refreshed(other, parent, LATE)
     assert "modelwire train" in caught.value.hint
 
