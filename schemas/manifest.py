@@ -85,7 +85,11 @@ class Pin(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file that the model was trained on. ``name`` is a file name, never a path of a machine."""
+    """A file that the model was trained on.
+
+    ``name`` is its path below the folder of the dataset, or the address of an object; of a file elsewhere
+    the bare name.
+    """
 
     name: str
     digest: Digest

@@ -26,8 +26,9 @@ from schemas.contract import (
     TensorType,
 )
 from schemas.errors import UsageProblem
-from trainer.contract_file import FieldTable, Key, OutputTable, WrittenContract
+from trainer.contract_file import FieldTable, OutputTable, WrittenContract
 from trainer.signature import Signature, Tensor
+from trainer.toml_lines import Key
 
 _FIELD_TYPES = {
     TensorType.STRING: FieldType.STRING,

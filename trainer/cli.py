@@ -53,7 +53,7 @@ class _Day(click.ParamType[date]):
 @click.option(
     "--refresh",
     metavar="MODEL:VERSION|DIGEST",
-    help="Fit nothing: put this bundle's regressor on tables as of a later cutoff.",
+    help="Fit no regressor: put this bundle's regressor on tables as of a later cutoff.",
 )
 @click.option(
     "--data",

@@ -24,7 +24,6 @@ Rules:
    line is that of the nearest table around it, or 1.
 """
 
-import re
 import tomllib
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -47,9 +46,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import Beyond, FieldType, TensorType
 from schemas.errors import NotFound, UsageProblem
-
-Key = tuple[str, ...]
-"""Where a setting stands: ``("fields", "price", "minimum")``."""
+from trainer.toml_lines import Key, line_of, syntax_problem
 
 EXAMPLE = "docs/how-to/bring-your-own-model.md"
 
@@ -161,7 +158,7 @@ def _parse(path: Path, text: str) -> ContractFile:
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        what, line = _toml_problem(str(error), text)
+        what, line = syntax_problem(error, text)
         raise UsageProblem(
             f"{path}:{line}: not valid TOML: {what}", hint="mend the line and try again"
         ) from error
@@ -170,14 +167,6 @@ def _parse(path: Path, text: str) -> ContractFile:
     except ValidationError as error:
         lines = dict.fromkeys(_describe(path, text, problem) for problem in error.errors())
         raise UsageProblem("\n".join(lines), hint=f"compare it with {EXAMPLE}") from error
-
-
-def _toml_problem(message: str, text: str) -> tuple[str, int]:
-    """What tomllib found and in which line; it gives the place only inside its message."""
-    found = re.search(r" \(at line (\d+), column \d+\)$", message)
-    if found:
-        return message[: found.start()], int(found[1])
-    return message.removesuffix(" (at end of document)"), text.count("\n") + 1
 
 
 _KEYS_OF: dict[str, type[_Table]] = {
@@ -208,35 +197,4 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 
 def _where(path: Path, text: str, key: Key) -> str:
-    return f"{path}:{_line_of(text, key)}: {'.'.join(key)}"
-
-
-def _line_of(text: str, key: Key) -> int:
-    """The 1-based line that sets ``key``, else that of the nearest table or setting around it, else 1."""
-    table: Key = ()
-    best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[([^\[\]]+)\]", line)
-        setting = re.match(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""", line)
-        if header:
-            place = table = _key(f"[{header[1]}]")
-        elif setting:
-            place = (*table, *_key(f"{setting[1]} = 0"))
-        else:
-            continue
-        if place == key[: len(place)] and len(place) > depth:
-            best, depth = number, len(place)
-    return best
-
-
-def _key(line: str) -> Key:
-    """The key of a line of TOML that has but one; nothing where it is none."""
-    try:
-        tree: object = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
-        return ()
-    found = []
-    while isinstance(tree, dict) and tree:
-        [(name, tree)] = tree.items()
-        found.append(name)
-    return tuple(found)
+    return f"{path}:{line_of(text, key)}: {'.'.join(key)}"

@@ -34,6 +34,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
+from trainer.toml_lines import line_of, syntax_problem
 
 SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
 KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
@@ -267,7 +268,7 @@ class DatasetFile:
 
     def where(self, *key: str) -> str:
         """``file:line: key`` of a key, for messages about what that key points at."""
-        return f"{self.path}:{_line_of(self.text, key)}: {'.'.join(key)}"
+        return f"{self.path}:{line_of(self.text, key)}: {'.'.join(key)}"
 
 
 def shipped_datasets() -> Path:
@@ -306,7 +307,7 @@ def parse_dataset(path: Path, text: str) -> Dataset:
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        what, line = _toml_problem(str(error), text)
+        what, line = syntax_problem(error, text)
         raise UsageProblem(
             f"{path}:{line}: not valid TOML: {what}", hint="mend the line and train again"
         ) from error
@@ -324,14 +325,6 @@ def parse_dataset(path: Path, text: str) -> Dataset:
         ) from error
 
 
-def _toml_problem(message: str, text: str) -> tuple[str, int]:
-    """What tomllib found and in which line; it gives the place only inside its message."""
-    found = re.search(r" \(at line (\d+), column \d+\)$", message)
-    if found:
-        return message[: found.start()], int(found[1])
-    return message.removesuffix(" (at end of document)"), text.count("\n") + 1
-
-
 def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
     key = tuple(str(part) for part in problem["loc"] if part != "[key]")
     match problem["type"]:
@@ -345,33 +338,4 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
         case _:
             said = f"{problem['msg']}, found {problem['input']!r}"
     name = ".".join(key)
-    return f"{path}:{_line_of(text, key)}: {name + ' ' if name else ''}{said}"
-
-
-def _line_of(text: str, key: tuple[str, ...]) -> int:
-    """The 1-based line that sets ``key`` in TOML text, else that of its table, else 1.
-
-    The tables of an array are counted: the key of the first ``[[attributes]]`` is ``attributes.0``.
-    """
-    table: tuple[str, ...] = ()
-    seen: dict[str, int] = {}
-    best = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*(\[\[?)([^\[\]]+)\]", line)
-        if header:
-            table = tuple(part.strip(" \t\"'") for part in header[2].split("."))
-            if header[1] == "[[":
-                position = seen.get(header[2], 0)
-                seen[header[2]] = position + 1
-                table = (*table, str(position))
-            if table == key[: len(table)]:
-                best = number
-            continue
-        setting = re.match(r"""\s*(?:"([^"]*)"|'([^']*)'|([\w.-]+))\s*=""", line)
-        if not setting or not key:
-            continue
-        name = setting[1] or setting[2]
-        path = (*table, *([name] if name is not None else setting[3].split(".")))
-        if path == key[: len(path)]:
-            return number
-    return best
+    return f"{path}:{line_of(text, key)}: {name + ' ' if name else ''}{said}"

@@ -2,7 +2,7 @@
 
 A model's tables age a day each day; its regressor, which learned how tables become sales, ages much more
 slowly. A refresh reads the panel up to the new cutoff, makes the tables, and puts the parent's regressor
-on them, so that nothing is fitted that could go another way. Rules:
+on them. Only the forecasts of traffic are learned again, from the same days with the same seed. Rules:
 
 1. What the parent decided stays: preset, seed, loss, pace of the base, the day up to which traffic
    taught, and the calibration of the intervals. The scales of the series are measured anew.

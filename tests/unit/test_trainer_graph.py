@@ -54,7 +54,7 @@ def test_plain_carries_numbers_that_it_does_not_learn() -> None:
     """A ridge regression has no place for a missing number; the contract stays that of full."""
     plain = trained_on(EVERYTHING, recipe_of(Preset.PLAIN))
     assert plain.covariates == ("promotion", "price", "shut")
-    assert "price" not in plain.features
+    assert "number:price" not in plain.features
     requests = {
         "shop": np.array(["shop-0"], dtype=object),
         "product": np.array([100]),
