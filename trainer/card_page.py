@@ -9,6 +9,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
+from markdown_it import MarkdownIt
+
 from schemas.evidence import Effect, Examined, Group, Scores, Slice
 from trainer.card import (
     METRICS,
@@ -92,6 +94,17 @@ ROLES = {
 def card_page(subject: Subject, examples: Sequence[Example]) -> bytes:
     """The page, UTF-8. ``examples`` are ``trainer.examples.examples_of`` the same training."""
     title = f"{subject.dataset.model}: {subject.dataset.name}"
+    return _page(title, "\n".join(_body(subject, examples)))
+
+
+def page_of_text(title: str, card: bytes) -> bytes:
+    """A card that somebody else wrote, in Markdown, as a page; raw HTML in it stays text, and images,
+    which would have to be fetched, are left as links."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return _page(title, reader.render(card.decode()))
+
+
+def _page(title: str, body: str) -> bytes:
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -99,7 +112,6 @@ def card_page(subject: Subject, examples: Sequence[Example]) -> bytes:
         "style-src 'unsafe-inline'\">\n"
         f"<title>{_e(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
     )
-    body = "\n".join(_body(subject, examples))
     return f"{head}{body}\n</body>\n</html>\n".encode()
 
 

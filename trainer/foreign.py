@@ -30,6 +30,7 @@ from schemas.contract import Contract
 from schemas.errors import ModelwireError, RefusedByRule
 from schemas.manifest import (
     CARD_NAME,
+    CARD_PAGE_NAME,
     GOLDEN_NAME,
     MODEL_NAME,
     File,
@@ -46,6 +47,7 @@ from scoring.golden import check_golden, check_independence
 from scoring.runs import run_rows
 from scoring.snapshot import LoadedVersion, load
 from trainer.binding import bind
+from trainer.card_page import page_of_text
 from trainer.contract_file import WrittenContract
 from trainer.foreign_card import model_card
 from trainer.foreign_golden import Golden, choose_golden, spread
@@ -142,6 +144,7 @@ def make_bundle(
         GOLDEN_NAME: b"".join(msgspec.json.encode(each) + b"\n" for each in golden.vectors),
         CONTRACT_FILE_NAME: foreign.written.text.encode(),
         CARD_NAME: card,
+        CARD_PAGE_NAME: page_of_text(model, card),
     }
     manifest = Manifest(
         model=model,

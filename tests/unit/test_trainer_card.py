@@ -14,7 +14,7 @@ from schemas.manifest import Lineage, Parity, Source, digest_of
 from tests.unit.evidence_panels import HOSTILE, made_up_panel
 from trainer.bundle import contract_of
 from trainer.card import Subject, model_card
-from trainer.card_page import card_page
+from trainer.card_page import card_page, page_of_text
 from trainer.dataset import Dataset
 from trainer.dataset import Loss as Choice
 from trainer.estimator import Preset
@@ -238,3 +238,13 @@ def test_a_fold_gives_examples_where_nothing_was_held_out(panel: Panel) -> None:
     assert examples
     assert all(int(example.days[-1]) == panel.cutoff_day for example in examples)
     assert all(np.isfinite(example.actual).all() for example in examples)
+
+
+def test_a_card_of_others_becomes_a_page_that_runs_and_fetches_nothing() -> None:
+    """Markdown is set; what is raw HTML or an image in it is not."""
+    card = b"# Ours\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>x</script> ![i](http://e.com/i.png)\n"
+    page = page_of_text("ours", card).decode()
+    assert "<h1>Ours</h1>" in page
+    assert "<td>1</td>" in page
+    assert "<script" not in page
+    assert "<img" not in page

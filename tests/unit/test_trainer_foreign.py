@@ -16,7 +16,7 @@ from adapters.bundles import list_bundles, read_file, verify_bundle
 from adapters.object_store import open_store
 from modelwire.cli import modelwire
 from schemas.errors import RefusedByRule
-from schemas.manifest import CARD_NAME, GOLDEN_NAME, decode_golden, digest_of
+from schemas.manifest import CARD_NAME, CARD_PAGE_NAME, GOLDEN_NAME, decode_golden, digest_of
 from scoring.golden import check_golden
 from tests.foreign_models import linear_graph
 from trainer.contract_file import load_contract_file
@@ -77,6 +77,7 @@ def test_without_predictions_nothing_is_claimed(tmp_path: Path) -> None:
     made = bundle_of(tmp_path, frame().drop(columns="sales"))
     assert made.manifest.parity is None
     assert "**Not proven.**" in made.files[CARD_NAME].decode()
+    assert "<strong>Not proven.</strong>" in made.files[CARD_PAGE_NAME].decode()
     vectors = decode_golden(made.files[GOLDEN_NAME])
     assert {each.outputs["sales"] for each in vectors} <= {*np.float32(frame()["sales"]).tolist()}
 
