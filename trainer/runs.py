@@ -5,8 +5,8 @@ of trainings. Rules:
 
 1. The list reads one manifest a bundle. One that cannot be read is a row that says why, and hides none of
    the others.
-2. A comparison tells metrics side by side only where both held out the same days: else the figures are of
-   other days, and it says so.
+2. A comparison says whether both held out the same days and as many rows; where they did not, the metrics
+   beside each other are of other rows, and it says that they do not compare.
 3. What differs is told by part: data, configuration, recipe, packages, contract.
 """
 
@@ -94,7 +94,7 @@ def compare_runs(store: ObjectStore, a: str, b: str) -> Comparison:
     return Comparison(
         a=run_of(a, one),
         b=run_of(b, two),
-        same_holdout=_days(one.holdout) is not None and _days(one.holdout) == _days(two.holdout),
+        same_holdout=_is_alike(one.holdout, two.holdout),
         same_model_bytes=one.files[MODEL_NAME] == two.files[MODEL_NAME],
         metrics=tuple(_metric_pairs(one.holdout, two.holdout)),
         data=_differences(one, two, _data),
@@ -133,6 +133,12 @@ def _read(store: ObjectStore, digest: str) -> Run:
 
 def _days(holdout: Holdout | None) -> tuple[str, str] | None:
     return None if holdout is None else (holdout.first, holdout.last)
+
+
+def _is_alike(one: Holdout | None, two: Holdout | None) -> bool:
+    if one is None or two is None:
+        return False
+    return (one.first, one.last, one.rows) == (two.first, two.last, two.rows)
 
 
 def _metric_pairs(one: Holdout | None, two: Holdout | None) -> Iterator[MetricPair]:
