@@ -108,13 +108,14 @@ class World:
         self.type = random.choice(list("ABCDE"), self.stores, p=[0.17, 0.15, 0.28, 0.33, 0.07])
         self.cluster = random.integers(1, 18, self.stores)
         self.store_level = random.normal(0, 0.4, self.stores)
-        # Items. New ones come at any time after a third of the days.
+        # Items. New ones come at any time after a third of the days, before those that are held out.
         self.family = random.integers(0, len(FAMILIES), self.items)
         self.item_level = random.normal(np.log(12), 0.9, self.items)
         self.uplift = random.uniform(0.3, 0.9, self.items)
         self.slope = random.normal(recipe.trend, 0.05, self.items)
         is_new = random.random(self.items) < _ITEM_SHARE_NEW
-        late = random.integers(recipe.days // 3, recipe.days - recipe.horizon, self.items)
+        held_out = recipe.days - recipe.horizon
+        late = random.integers(min(recipe.days // 3, held_out - 1), held_out, self.items)
         self.begins = np.where(is_new, late, 0)
         # Families: their own week, season and dispersion.
         families = len(FAMILIES)

@@ -15,7 +15,7 @@ from modelwire.cli import modelwire
 from schemas.errors import ModelwireError, UsageProblem
 from tests.shell import ROOT, commands_in
 from tests.unit.panel_reading import panel_of
-from trainer.chain import Closed, Layout, Recipe
+from trainer.chain import Closed, Layout, Recipe, World
 from trainer.data_cli import data
 from trainer.dataset import load_dataset
 from trainer.generator import generate
@@ -203,3 +203,9 @@ def test_how_to_page_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     trained = [each[2] for each in commands_in(page) if each[0] == "train"]
     assert trained == ["north.toml", "shops/dataset.toml"]
     assert panel_of(load_dataset(Path(trained[1]))).keys.series > 450
+
+
+def test_a_long_horizon_leaves_days_for_new_items() -> None:
+    """They are new before the days that are held out, however few these leave."""
+    world = World(Recipe(series=200, days=88, seed=1, horizon=60))
+    assert 0 < world.begins.max() < 28
