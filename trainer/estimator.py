@@ -233,7 +233,7 @@ def fit(panel: Panel, recipe: Recipe, budget: int | None = None) -> Fitted:
     ``budget`` is the most training rows; without one the panel decides.
     """
     demand = Demand.of(panel)
-    origins = _origins(panel)
+    origins = training_origins(panel)
     outlook = fit_outlook(panel, panel.first_day + min(origins), recipe.seed)
     regressor = None
     if recipe.corrected or recipe.preset is Preset.PLAIN:
@@ -332,16 +332,21 @@ class _Rows:
     weights: Floats
 
 
-def _origins(panel: Panel) -> list[int]:
+def training_origins(panel: Panel) -> list[int]:
     """Columns, the newest first. With a short past every other day teaches; with a longer one days a
     week apart do, each followed by the same weekdays; with years of it those of a year. Where the
-    panel has a season, each has days enough before it for one."""
+    panel has a season, each has days enough before it for one.
+
+    Where they would not reach back two horizons, they lie more weeks apart: a step ahead that no origin
+    has a day for would never be learned."""
     known = panel.cutoff + 1
     if known < SHORT_PAST:
         return list(range(panel.cutoff - 1, min(MIN_PAST, panel.cutoff) - 2, -2))
     step, most = (7, 16) if known < LONG_PAST else (14, 26)
-    oldest = LEAST_DAYS - 1 if known >= LEAST_PANEL else 0
+    oldest = LEAST_DAYS - 1 if known >= LEAST_PANEL else MIN_PAST - 1
     newest = panel.cutoff - 7
+    wanted = min(2 * panel.horizon - 7, newest - oldest)
+    step = max(step, 7 * -(-wanted // (7 * (most - 1))))
     return [origin for origin in range(newest, newest - step * most, -step) if origin >= oldest]
 
 

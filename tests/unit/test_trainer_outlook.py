@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of, scrambled_after
 from trainer.calendar import COLUMNS, calendar, local_holidays
-from trainer.estimator import _origins, fit
+from trainer.estimator import fit, training_origins
 from trainer.keys import Ints
 from trainer.outlook import Outlook, fit_outlook
 from trainer.panel import Holidays, Panel, number_of
@@ -162,4 +162,8 @@ def test_traffic_teaches_before_the_oldest_origin() -> None:
     """So the forecasts that training rows carry are as good as those that are served."""
     panel = panel_with(Facets(products=2, traffic=True))
     fitted = fit(panel, recipe_of(corrected=False))
-    assert fitted.outlook_until == panel.first_day + min(_origins(panel)) == panel.first_day + 13
+    assert (
+        fitted.outlook_until
+        == panel.first_day + min(training_origins(panel))
+        == panel.first_day + 13
+    )

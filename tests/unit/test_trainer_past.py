@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of, scrambled_after
-from trainer.estimator import _origins, _read, _sample, fit
+from trainer.estimator import _read, _sample, fit, training_origins
 from trainer.keys import Floats, Keys
 from trainer.panel import Covariate, CovariateKind, Panel
 from trainer.past import MAX_HISTORY, Demand, Past
@@ -166,8 +166,24 @@ def test_training_rows_end_with_the_cutoff_and_skip_closed_days() -> None:
 def test_origins_have_a_past_and_a_future(days: int, least: int, oldest: int) -> None:
     """Each origin has days enough before it and at least one target before the cutoff."""
     panel = panel_with(Facets(shops=2, products=2, days=days))
-    origins = _origins(panel)
+    origins = training_origins(panel)
     assert len(origins) >= least
     assert min(origins) >= oldest - 1
     assert max(origins) < panel.cutoff
     assert origins == sorted(origins, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "horizon", "expected"),
+    [
+        (300, 16, range(293, 187, -7)),
+        (300, 56, range(293, 187, -7)),
+        (400, 120, range(393, 77, -21)),
+        (200, 120, range(193, 12, -14)),
+        (1200, 250, range(1193, 667, -21)),
+    ],
+)
+def test_origins_reach_back_two_horizons(cutoff: int, horizon: int, expected: range) -> None:
+    """Where the panel has the days: else steps far ahead would have no training rows."""
+    panel = panel_with(Facets(shops=2, products=2, days=cutoff + 1, held_out=0, horizon=horizon))
+    assert training_origins(panel) == list(expected)
