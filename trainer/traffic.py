@@ -5,7 +5,7 @@ panel. What it says of paydays, holidays and the season is learned there, once f
 
 1. The excess is ``log1p(traffic)`` less its mean of 28 days and less the weekday's deviation from it.
 2. Boosted trees forecast it for each step ahead, from the calendar, the place, the last weeks and the
-   same weekday a year before.
+   same weekday a year before, or the newest whole number of years that lies at or before the origin.
 3. They are fitted on days up to ``until``, which lies before the oldest origin that the estimator
    trains on. So the forecasts that it trains on are as good, and as bad, as those that it serves with.
 4. A forecast as of an origin reads no traffic after it.
@@ -28,6 +28,10 @@ YEAR = 364
 
 LEAST_DAYS = 240
 """Days up to ``until`` below which nothing is learned from traffic."""
+
+LEAST_ORIGIN_DAYS = 4 * WINDOW
+"""Days that origins are taken from. Each needs days before it for its means and a horizon after it, so
+that with a horizon beyond 72 days ``LEAST_DAYS`` are too few."""
 
 YEAR_LENGTH = 365.25
 
@@ -65,7 +69,8 @@ class TrafficForecaster:
 def fit_traffic(panel: Panel, until: int, seed: int) -> TrafficForecaster | None:
     """What traffic up to day ``until`` (since 1970-01-01) teaches; None where it is too short."""
     traffic = panel.traffic
-    if traffic is None or until - traffic.first_day + 1 < LEAST_DAYS:
+    least = max(LEAST_DAYS, 2 * WINDOW + panel.horizon + LEAST_ORIGIN_DAYS)
+    if traffic is None or until - traffic.first_day + 1 < least:
         return None
     places = _places(panel, traffic.key)
     columns, targets = [], []
@@ -115,8 +120,10 @@ def _columns(traffic: Traffic, panel: Panel, places: Floats, origin: int) -> Flo
 
 
 def _a_year_before(traffic: Traffic, origin: int, days: Ints) -> Floats:
-    usual, _ = _usual(traffic, origin - YEAR)
-    return _logs(traffic, days - YEAR) - usual[:, None]
+    """Rule 4 holds beyond a year ahead too: a step's day of the year before may not have come yet."""
+    shift = YEAR * -(-(days - origin) // YEAR)
+    usual = np.stack([_usual(traffic, origin - each)[0] for each in np.unique(shift)], axis=1)
+    return _logs(traffic, days - shift) - usual[:, shift // YEAR - 1]
 
 
 def _usual(traffic: Traffic, origin: int) -> tuple[Floats, Floats]:

@@ -167,3 +167,24 @@ def test_traffic_teaches_before_the_oldest_origin() -> None:
         == panel.first_day + min(training_origins(panel))
         == panel.first_day + 13
     )
+
+
+def test_no_day_after_the_origin_is_read_more_than_a_year_ahead() -> None:
+    """The same weekday a year before would lie after the origin; that of two years before does not."""
+    panel = panel_with(Facets(shops=2, products=2, days=560, horizon=380, traffic=True))
+    origin = panel.cutoff_day - 40
+    ours = fit_traffic(panel, origin, 0)
+    assert ours is not None
+    assert ours.seen.all()
+    other = scrambled_after(panel, origin - panel.first_day, 3).traffic
+    assert other is not None
+    assert np.array_equal(ours.excess(origin), replace(ours, traffic=other).excess(origin))
+
+
+@pytest.mark.parametrize("horizon", [7, 250])
+def test_traffic_has_days_for_the_horizon_or_is_not_used(horizon: int) -> None:
+    """Each origin that is learned from has the days before it and a horizon after it."""
+    panel = panel_with(Facets(shops=2, products=2, horizon=horizon, traffic=True))
+    source = panel.traffic
+    assert source is not None
+    assert (fit_traffic(panel, source.first_day + 245, 0) is None) == (horizon > 7)
