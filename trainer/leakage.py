@@ -9,7 +9,8 @@ for bit. Rules:
 2. **The whole fit at the cutoff.** Days after the cutoff are scrambled, and predictions of others on
    all days: they are for comparison, and nobody may learn from them. Tables, scales, and the regressor's
    predictions must be the same; so must the rows that intervals are calibrated on.
-3. A panel without days after its cutoff is tested a horizon before it.
+3. A panel without days after its cutoff is tested a horizon before it, or less where no training row
+   would have enough days before it.
 4. What a request carries may be known in advance, but it has to come in the request: covariates after
    the origin are scrambled too. Keys, attributes, weights and the table of holidays are not, they have
    no date or are published long before.
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.evidence import Leakage, Unchanged
-from trainer.estimator import Fitted, Recipe, as_of, lookups_of
+from trainer.estimator import MIN_PAST, Fitted, Recipe, as_of, lookups_of, training_origins
 from trainer.evaluation import HeldOut, held_out
 from trainer.history import Lookup
 from trainer.keys import Float32s
@@ -48,7 +49,8 @@ def leakage_test(
     ``fit`` is called twice; it may sample fewer rows than the training did.
     """
     generator = np.random.default_rng(seed)
-    panel = panel if panel.held_out > 0 else as_of(panel, max(panel.cutoff - panel.horizon, 0))
+    if not panel.held_out:
+        panel = as_of(panel, max(panel.cutoff - panel.horizon, MIN_PAST))
     checks = [
         *_tables_at_earlier_origins(panel, recipe, generator),
         *_fit_at_the_cutoff(panel, fit, generator),
@@ -119,10 +121,16 @@ def _tables_at_earlier_origins(
     origins = probed_origins(panel)
     if not origins:
         return
-    # Learned once, up to the oldest probe, which lies before all that is scrambled below.
-    outlook = fit_outlook(panel, panel.first_day + min(origins), recipe.seed)
+    # Learned up to the day that the training learns up to, so that the same columns of traffic are read.
+    # A probe before that day has one of its own: each lies before what is scrambled.
+    learned = min(training_origins(panel))
+    outlooks = {
+        until: fit_outlook(panel, panel.first_day + until, recipe.seed)
+        for until in {min(learned, origin) for origin in origins}
+    }
     for origin in origins:
         noisy = scrambled(panel, origin, generator)
+        outlook = outlooks[min(learned, origin)]
         same = same_tables(
             tables_as_of(panel, outlook, recipe, origin),
             tables_as_of(noisy, _reading(outlook, noisy), recipe, origin),

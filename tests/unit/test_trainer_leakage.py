@@ -9,10 +9,12 @@ import pytest
 
 from schemas.evidence import Leakage
 from tests.unit.evidence_panels import FIRST_DAY, made_up_panel
-from trainer import leakage
+from tests.unit.trainer_panels import Facets, panel_with
+from trainer import leakage, traffic
 from trainer.dataset import Loss as Choice
 from trainer.estimator import Fitted, Loss, Preset, Recipe, as_of, fit
 from trainer.evaluation import held_out
+from trainer.keys import Floats, Ints
 from trainer.leakage import leakage_test, same_tables, scrambled
 from trainer.panel import Covariate, CovariateKind, Panel, Traffic
 from trainer.past import Demand, Past
@@ -124,6 +126,35 @@ def test_a_panel_without_held_out_days_is_tested_earlier(panel: Panel) -> None:
     found = verdict(whole, ALONE)
     assert found.passed
     assert "tables as of 2024-03-24" in [check.what for check in found.checks]
+
+
+@pytest.mark.parametrize(("days", "horizon"), [(60, 58), (28, 28), (60, 100)])
+def test_a_horizon_as_long_as_the_panel_is_tested(days: int, horizon: int) -> None:
+    """The cutoff moves back no further than there are days to learn from before it."""
+    panel = panel_with(Facets(shops=3, products=3, days=days, held_out=0, horizon=horizon))
+    found = verdict(panel)
+    assert found.passed
+    assert "tables as of 2024-01-15" in [check.what for check in found.checks]
+
+
+def test_traffic_of_the_future_is_caught_at_an_origin_that_training_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Traffic that had no year before it on the day of the oldest probe, and has one in training."""
+    panel = panel_with(Facets(shops=3, products=2, days=308, traffic=True))
+    source = panel.traffic
+    assert source is not None
+    later = replace(source, first_day=source.first_day + 100, values=source.values[:, 100:])
+    panel = replace(panel, traffic=later)
+    honest = traffic._a_year_before
+
+    def peeking(source: Traffic, origin: int, days: Ints) -> Floats:
+        found = honest(source, origin, days)
+        return np.where(np.isnan(found), np.nan, traffic._logs(source, days))
+
+    assert verdict(panel, ALONE).passed
+    monkeypatch.setattr(traffic, "_a_year_before", peeking)
+    assert changed(verdict(panel, ALONE)) == ["tables as of 2024-10-26", "tables as of 2024-10-20"]
 
 
 def test_noise_changes_what_comes_later_and_nothing_else(panel: Panel) -> None:
