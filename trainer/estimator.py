@@ -11,6 +11,8 @@ Rules:
 3. A share of the rows stands for keys that training does not know: such a row is answered from a
    cold row, so that unknown keys at serving time are nothing new to the regressor.
 4. Rows are sampled to a budget by a seeded generator: same panel, same seed, same forecaster.
+5. A number that no training row has a value of teaches nothing: the regressor splits nowhere on it, and
+   answers as if a request left it out.
 
 ``Forecaster.predict`` is the Python pipeline from raw request fields to answers. It is what the
 graph is compared with (``trainer.parity``) and what golden vectors are made of.
@@ -283,6 +285,8 @@ def _fit_regressor(
     regressor = _regressor(recipe, sparse)
     # Widening changes no value. In float32 the sums of a linear fit would depend on BLAS' threads.
     matrix = np.concatenate(features).astype(np.float64)
+    # Boosted trees have no bins for a column of missing values alone; a constant they never split on.
+    matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
     regressor.fit(matrix, target, sample_weight=np.concatenate(weights))
     return regressor
 
