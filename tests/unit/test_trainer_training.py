@@ -167,10 +167,25 @@ def test_auto_takes_the_loss_with_the_smaller_wape(counts: float, winner: str) -
     assert _choose(folds, candidates(ALONE, TREES, COUNTS), Loss.AUTO) == winner
 
 
-def test_count_is_taken_where_it_was_asked_for() -> None:
-    """Though the base alone has the smaller RMSLE, and where there is nothing to test on."""
-    folds = [fold_of({ALONE: ACTUAL, COUNTS: ACTUAL * 2}, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, COUNTS), Loss.COUNT) == COUNTS
+@pytest.mark.parametrize(
+    ("base", "counts", "winner"),
+    [
+        # Wrong everywhere, and right in sum, against next to nothing forecast: WAPE 1.05 to .95.
+        (ACTUAL * 0.05, np.array([26.9, 1.6, 18.4, 23.1]), COUNTS),
+        (ACTUAL * 1.2, ACTUAL * 1.3, ALONE),
+        (ACTUAL * 1.2, ACTUAL * 1.2, ALONE),
+    ],
+)
+def test_counts_are_published_only_if_they_win_on_volume(
+    base: Floats, counts: Floats, winner: str
+) -> None:
+    """By WAPE and bias together, though the base alone may have the smaller RMSLE or WAPE."""
+    folds = [fold_of({ALONE: base, COUNTS: counts}, ACTUAL)]
+    assert _choose(folds, candidates(ALONE, COUNTS), Loss.COUNT) == winner
+
+
+def test_count_is_taken_where_nothing_can_be_tested() -> None:
+    """It was asked for."""
     assert _choose([], candidates(ALONE, COUNTS), Loss.COUNT) == COUNTS
 
 
