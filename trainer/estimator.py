@@ -4,7 +4,7 @@ Rules:
 
 1. A training row has an origin, a series and a target day: its features are as of the origin, its
    target lies after the origin and **at or before the cutoff**. Nothing later is read. Closed days are
-   no targets.
+   no targets; where no day is left, there is no regressor, and the structural base stands alone.
 2. With the loss ``log1p`` the regressor learns ``log1p(units)`` less the structural base, with squared
    loss; with ``count`` it learns units, with Poisson loss, whose graph needs an exponential of its own
    (``trainer.graph``). Features are cast to float32 first: the path that converts without a difference.
@@ -27,6 +27,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
+from schemas.errors import ModelwireError
 from trainer.history import (
     SERIES,
     STEP,
@@ -261,7 +262,7 @@ def _fit_regressor(
     origins: Iterable[int],
     recipe: Recipe,
     budget: int | None,
-) -> Regressor:
+) -> Regressor | None:
     panel = demand.panel
     sparse = is_sparse(panel)
     budget = budget or (SPARSE_ROW_BUDGET if sparse else ROW_BUDGET)
@@ -280,6 +281,15 @@ def _fit_regressor(
         targets.append(rows.units if recipe.loss is Loss.COUNT else np.log1p(rows.units) - base)
         weights.append(rows.weights)
     target: Floats = np.concatenate(targets)
+    if not len(target) and recipe.preset is Preset.PLAIN:
+        raise ModelwireError(
+            "no series is open on any day that training could learn from, and without a regressor the "
+            "preset plain has no answer",
+            hint="mend the column that `closed` names, or use the preset full",
+        )
+    # Poisson's loss is not defined where nothing was sold.
+    if not len(target) or (recipe.loss is Loss.COUNT and not target.any()):
+        return None
     if recipe.loss is Loss.COUNT:
         target = np.minimum(target, np.quantile(target, CAP_SHARE))
     regressor = _regressor(recipe, sparse)

@@ -7,6 +7,7 @@ steps ahead. A forecast's interval is its log plus the scale of its series times
 1. The scale of a series is the root of the mean square that the base leaves, shrunk toward its last key;
    that of a cold row is ``COLD_FACTOR`` times the mean over the series that it stands for.
 2. The steps share ``BUCKETS`` quantiles, and a step that no residual comes from has its neighbour's.
+   Without any residual they are ``USUAL``.
 3. Scales and quantiles lie on the grid of ``trainer.history``.
 """
 
@@ -21,6 +22,9 @@ from trainer.past import Past
 LOW, HIGH = 0.1, 0.9
 
 BUCKETS = 4
+
+USUAL = 1.2
+"""The quantiles, in scales, of a panel that is too short for a fold: about those of a normal spread."""
 
 COLD_FACTOR = 1.6
 """Measured: residuals of unknown series are so much wider than those of the known ones around them."""
@@ -53,6 +57,8 @@ def scale_of(past: Past) -> Float32s:
 
 def conformal(residuals: Floats, steps: Ints, horizon: int) -> Float32s:
     """The quantiles of scaled residuals ``[N]``, which were made so many ``steps`` (from 1) ahead."""
+    if not len(residuals):
+        return on_grid(np.tile([[-USUAL, USUAL]], (horizon, 1)))
     bucket = np.minimum((np.arange(horizon) * BUCKETS) // horizon, BUCKETS - 1)
     of_row = bucket[steps - 1]
     found: list[tuple[float, float] | None] = [

@@ -1,20 +1,24 @@
 """The training: decides by backtest what to publish, then trains it on all days up to the cutoff.
 
-1. The pace of the structural base is the one of ``PACES`` that forecasts the newest known days best.
+1. The pace of the structural base is the one of ``PACES`` that forecasts the newest known days best. A
+   fold chooses its own, as of its origin.
 2. Each fold of the backtest stands at an earlier day: what could be published then answers for the
    days after it, up to the cutoff. No fold sees a day of its own test, and none a day after the cutoff.
-   Folds lie a horizon apart, the newest first.
+   Folds lie a horizon apart, the newest first. One whose days are all closed would say nothing, and is
+   left out.
 3. Trees are published only if they win the backtest against the structural base alone: those on logs by
    RMSLE, those on counts, where counts are asked for, by WAPE + |bias|. Who asks for counts asks for
    volume, and WAPE alone is smallest for who forecasts far too little (UCI: counts have 1.04 and a bias
    of -.34, the base .94 and -.74). The loss ``auto`` takes the one with the smaller WAPE. Without folds
    the base is published, or counts where they are asked for. ``plain`` has no base to win against.
 4. The residuals of the winner on the newest fold, scaled, give the quantiles of its intervals: an older
-   fold is another season (measured: with two folds the intervals of a Christmas cover 2 % less).
+   fold is another season (measured: with two folds the intervals of a Christmas cover 2 % less). With a
+   horizon below ``LEAST_FOLD_TEST`` the newest folds that have so many days together stand for it.
+5. Where no open day teaches a regressor, the base alone is published.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,9 +32,9 @@ from trainer.estimator import (
     Recipe,
     as_of,
     fit,
+    is_sparse,
 )
 from trainer.evaluation import HeldOut, held_out, scores
-from trainer.history import on_grid
 from trainer.keys import Float32s, Floats
 from trainer.panel import Panel
 from trainer.requests import Forecasts
@@ -38,13 +42,13 @@ from trainer.spread import Spread, conformal, scale_of
 from trainer.structural import PACES, Pace
 
 FOLDS = 2
-"""Origins of the backtest, where there are days enough."""
+"""Origins of the backtest, where there are days enough. A horizon of a day has ``LEAST_FOLD_TEST``."""
 
 LEAST_FOLD_PAST = 28
 """Days up to a fold's origin. With fewer there is nothing to train trees on."""
 
 LEAST_FOLD_TEST = 4
-"""Days of a fold's test."""
+"""Days of a fold's test, or with a shorter horizon of the newest folds' tests together."""
 
 FOLD_PAST = 2 * SHORT_PAST // 3
 """Days up to the origin of every fold but the newest: older folds of a short panel are another model."""
@@ -98,42 +102,69 @@ def develop(
     progress: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Chooses by backtest, trains up to the panel's cutoff, and calibrates the intervals."""
-    pace = choose_pace(panel)
-    candidates = _candidates(preset, choice, pace, seed)
     folds = []
     for origin in fold_origins(panel):
         progress(f"backtest: training up to {_day(panel, origin)}")
-        folds.append(_fold(panel, origin, candidates))
+        pace = choose_pace(as_of(panel, origin))
+        folds.append(_fold(panel, origin, _candidates(preset, choice, pace, seed)))
+    candidates = _candidates(preset, choice, choose_pace(panel), seed)
     backtest = Backtest(tuple(folds), _choose(tuple(folds), candidates, choice))
     progress(f"training {backtest.chosen} on {panel.keys.series:,} series")
     fitted = fit(panel, candidates[backtest.chosen])
+    if fitted.regressor is None and backtest.chosen != ALONE:
+        progress(f"no open day teaches {backtest.chosen}: publishing {ALONE}")
+        backtest = replace(backtest, chosen=ALONE)
+        fitted = fit(panel, candidates[ALONE])
     spread = Spread(scale_of(fitted.past), _quantiles(backtest, panel.horizon))
     return Trained(fitted.forecaster(spread), fitted, backtest)
 
 
 def choose_pace(panel: Panel) -> Pace:
-    """The pace whose base forecasts the newest days up to the cutoff best."""
-    origins = fold_origins(panel)
+    """The pace whose base forecasts the newest days up to the cutoff best.
+
+    Where they are too few to tell, sparse series have the slow one.
+    """
+    origins = fold_origins(panel)[: _newest(panel.horizon)]
     if not origins:
-        return PACES[0]
-    earlier = as_of(panel, origins[0])
-    held = held_out(earlier, panel.cutoff)
+        return PACES[1] if is_sparse(panel) else PACES[0]
+    panels = [as_of(panel, origin) for origin in origins]
+    tests = [(earlier, held_out(earlier, panel.cutoff)) for earlier in panels]
+    actual = np.concatenate([held.actual for _, held in tests])
+    weights = np.concatenate([held.weights for _, held in tests])
 
     def error(pace: Pace) -> float:
         alone = Recipe(Preset.FULL, Loss.LOG1P, pace, 0, corrected=False)
-        found = _neutral(fit(earlier, alone)).predict(held.requests)
-        return scores(held.actual, found.sales, held.weights)["rmsle"]
+        found = [
+            _neutral(fit(earlier, alone)).predict(held.requests).sales for earlier, held in tests
+        ]
+        return scores(actual, np.concatenate(found), weights)["rmsle"]
 
     return min(PACES, key=error)
 
 
 def fold_origins(panel: Panel) -> list[int]:
-    """Columns at which the folds stand, the newest first; none where the panel is too short."""
+    """Columns at which the folds stand, the newest first; none where the panel is too short.
+
+    The newest ones have ``LEAST_FOLD_TEST`` days of test together.
+    """
     first = max(panel.cutoff - panel.horizon, LEAST_FOLD_PAST - 1)
-    if panel.cutoff - first < LEAST_FOLD_TEST:
+    newest = [first - panel.horizon * number for number in range(_newest(panel.horizon))]
+    if panel.cutoff - newest[-1] < LEAST_FOLD_TEST or newest[-1] < LEAST_FOLD_PAST - 1:
         return []
-    older = [first - panel.horizon * number for number in range(1, FOLDS)]
-    return [first, *(origin for origin in older if origin >= FOLD_PAST)]
+    older = [first - panel.horizon * number for number in range(len(newest), FOLDS)]
+    origins = [*newest, *(origin for origin in older if origin >= FOLD_PAST)]
+    return [origin for origin in origins if _opens(panel, origin)]
+
+
+def _newest(horizon: int) -> int:
+    """How many folds have ``LEAST_FOLD_TEST`` days of test together."""
+    return -(-LEAST_FOLD_TEST // horizon)
+
+
+def _opens(panel: Panel, origin: int) -> bool:
+    """Whether any series is open on a day of the test of a fold at this origin."""
+    last = min(origin + panel.horizon, panel.cutoff)
+    return panel.closed is None or not panel.closed[:, origin + 1 : last + 1].all()
 
 
 def _candidates(preset: Preset, choice: Choice, pace: Pace, seed: int) -> dict[str, Recipe]:
@@ -181,17 +212,14 @@ def _volume_error(metrics: Mapping[str, float]) -> float:
     return metrics.get("wape", np.inf) + abs(metrics.get("bias", np.inf))
 
 
-USUAL = 1.2
-"""The quantiles, in scales, of a panel that is too short for a fold: about those of a normal spread."""
-
-
 def _quantiles(backtest: Backtest, horizon: int) -> Float32s:
-    if not backtest.folds:
-        return on_grid(np.tile([[-USUAL, USUAL]], (horizon, 1)))
-    newest = backtest.folds[0]
-    held, opened = newest.held, newest.held.opened
-    left = np.log1p(held.actual) - np.log1p(newest.answers[backtest.chosen].sales)
-    return conformal((left / newest.scale)[opened], held.steps[opened], horizon)
+    left, steps = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    for fold in backtest.folds[: _newest(horizon)]:
+        held, opened = fold.held, fold.held.opened
+        residuals = np.log1p(held.actual) - np.log1p(fold.answers[backtest.chosen].sales)
+        left.append((residuals / fold.scale)[opened])
+        steps.append(held.steps[opened])
+    return conformal(np.concatenate(left), np.concatenate(steps), horizon)
 
 
 def _day(panel: Panel, column: int) -> str:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.unit.trainer_panels import Facets, panel_with
-from trainer.history import GRID
+from trainer.history import GRID, on_grid
 from trainer.past import Demand, Past
-from trainer.spread import BUCKETS, COLD_FACTOR, conformal, scale_of
+from trainer.spread import BUCKETS, COLD_FACTOR, USUAL, conformal, scale_of
 from trainer.structural import PACES
 
 
@@ -52,6 +52,12 @@ def test_step_without_residuals_has_its_neighbours_quantiles(seen: int) -> None:
     found = conformal(np.linspace(-1, 1, 100), steps, 16)
     assert np.isfinite(found).all()
     assert np.ptp(found, axis=0).tolist() == [0, 0]
+
+
+def test_no_residual_gives_the_usual_quantiles() -> None:
+    """A pair for each step, as always."""
+    found = conformal(np.zeros(0), np.zeros(0, dtype=np.int64), 5)
+    assert found.tolist() == on_grid([[-USUAL, USUAL]] * 5).tolist()
 
 
 def test_short_horizons_have_fewer_buckets() -> None:

@@ -6,21 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.trainer_panels import Facets, panel_with, recipe_of, scrambled_after
+from schemas.errors import ModelwireError
+from tests.unit.trainer_panels import Facets, forecaster_of, panel_with, recipe_of, scrambled_after
+from trainer import estimator
 from trainer.dataset import Loss
 from trainer.estimator import Forecaster, Preset, Recipe, as_of, fit
 from trainer.evaluation import Baseline, HeldOut, held_out, interval_scores, scores
 from trainer.graph import export
+from trainer.history import on_grid
 from trainer.keys import Floats
-from trainer.panel import Panel
+from trainer.panel import Covariate, CovariateKind, Panel
 from trainer.requests import Forecasts
+from trainer.spread import USUAL, conformal
 from trainer.structural import PACES
 from trainer.training import (
     ALONE,
     COUNTS,
     LEAST_FOLD_TEST,
     TREES,
-    USUAL,
     Backtest,
     Fold,
     _choose,
@@ -39,26 +42,154 @@ SHORT = Facets(days=64, horizon=14, held_out=14, flag=True, number=True)
 
 @pytest.mark.parametrize(
     ("cutoff", "horizon", "folds"),
-    [(400, 16, [384, 368]), (140, 16, [124]), (140, 7, [133, 126]), (40, 28, [27]), (31, 28, [27])],
+    [
+        (400, 16, [384, 368]),
+        (140, 16, [124]),
+        (140, 7, [133, 126]),
+        (40, 28, [27]),
+        (31, 28, [27]),
+        (140, 4, [136, 132]),
+        (140, 3, [137, 134]),
+        (33, 3, [30, 27]),
+        (140, 1, [139, 138, 137, 136]),
+        (31, 1, [30, 29, 28, 27]),
+    ],
 )
 def test_folds_lie_a_horizon_apart(cutoff: int, horizon: int, folds: list[int]) -> None:
-    """The newest first; older ones only where enough days lie before them."""
+    """The newest first; older ones only where enough days lie before them. Short horizons need more of
+    them for as many days of test."""
     panel = panel_with(Facets(shops=2, products=2, days=cutoff + 1, held_out=0, horizon=horizon))
     assert fold_origins(panel) == folds
     assert min(cutoff - origin for origin in folds) >= min(horizon, LEAST_FOLD_TEST)
 
 
+@pytest.mark.parametrize(("cutoff", "horizon"), [(30, 16), (30, 1), (32, 3)])
+def test_no_fold_where_too_few_days_are_left_to_test(cutoff: int, horizon: int) -> None:
+    """After 28 days to learn from there are not four."""
+    panel = panel_with(Facets(shops=2, products=2, days=cutoff + 1, held_out=0, horizon=horizon))
+    assert fold_origins(panel) == []
+
+
+def test_intervals_of_a_day_ahead_come_of_several_folds() -> None:
+    """One day is too little for quantiles: those of the four newest days are pooled."""
+    panel = panel_with(Facets(days=60, horizon=1, held_out=1))
+    trained = develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+    folds = trained.backtest.folds
+    assert [fold.origin_day for fold in folds] == [panel.cutoff_day - back for back in (1, 2, 3, 4)]
+    left = [
+        (np.log1p(fold.held.actual) - np.log1p(fold.answers[TREES].sales)) / fold.scale
+        for fold in folds
+    ]
+    steps = np.ones(4 * panel.keys.series, dtype=np.int64)
+    expected = conformal(np.concatenate(left), steps, 1)
+    assert trained.forecaster.spread.quantiles.tolist() == expected.tolist()
+
+
+def base_of(fold: Fold) -> bytes:
+    return fold.answers[ALONE].sales.tobytes()
+
+
+def test_no_fold_chooses_its_pace_by_its_own_test() -> None:
+    """Sales that jumped before the origin, and then stayed or fell back: what came after the origin
+    decides the pace that is published, and no answer of the fold."""
+    panel = panel_with(Facets(shops=3, products=3, days=90, horizon=14, held_out=0))
+    [origin] = fold_origins(panel)
+    stayed, fell = (np.array(panel.units) for _ in range(2))
+    for units, last in ((stayed, panel.cutoff), (fell, origin)):
+        units[:, origin - 10 : last + 1] *= 5
+    panels = [replace(panel, units=units) for units in (stayed, fell)]
+    assert [choose_pace(each) for each in panels] == list(PACES)
+    one, two = (develop(each, Preset.FULL, Loss.LOG1P, seed=0) for each in panels)
+    assert [base_of(fold) for fold in one.backtest.folds] == [
+        base_of(fold) for fold in two.backtest.folds
+    ]
+
+
+def test_sparse_panel_too_short_to_tell_has_the_slow_pace() -> None:
+    """Series that sell on one day in five say little about their weekdays."""
+    assert choose_pace(panel_with(Facets(days=30, held_out=2, level=-1.5))) is PACES[1]
+
+
+def closed_on(panel: Panel, days: slice, *, sold: bool = False) -> Panel:
+    """The panel with all shops closed on some days, on which they may have sold all the same."""
+    closed = np.zeros(panel.units.shape, dtype=bool)
+    closed[:, days] = True
+    units = np.where(closed & (not sold), 0, panel.units).astype(np.float32)
+    shut = Covariate("shut", CovariateKind.FLAG, "", closed.astype(np.float32))
+    return replace(panel, units=units, covariates=(shut,), closed=closed, closed_by="shut")
+
+
+def test_fold_that_was_closed_throughout_is_none() -> None:
+    """It would say nothing: an older one is tested, and gives the intervals."""
+    panel = panel_with(Facets(days=160, horizon=14, held_out=7))
+    closed = closed_on(panel, slice(panel.cutoff - 13, panel.cutoff + 1))
+    assert fold_origins(closed) == [panel.cutoff - 28]
+    trained = develop(closed, Preset.PLAIN, Loss.LOG1P, seed=0)
+    assert trained.forecaster.spread.quantiles.shape == (14, 2)
+    assert np.isfinite(trained.forecaster.spread.quantiles).all()
+
+
+def test_closing_before_a_single_fold_leaves_the_usual_intervals() -> None:
+    """Closed for the last two weeks of a short panel."""
+    panel = panel_with(Facets(days=60, horizon=14, held_out=7))
+    closed = closed_on(panel, slice(panel.cutoff - 13, panel.cutoff + 1))
+    trained = develop(closed, Preset.PLAIN, Loss.LOG1P, seed=0)
+    assert trained.backtest.folds == ()
+    assert set(np.abs(trained.forecaster.spread.quantiles).ravel()) == {on_grid([USUAL])[0]}
+
+
+@pytest.mark.parametrize("loss", Loss)
+def test_panel_that_never_opens_has_the_base_alone(loss: Loss) -> None:
+    """Though its rows have sales: no target is left, and no regressor is published."""
+    panel = closed_on(panel_with(Facets(days=60, held_out=7)), slice(0, 53), sold=True)
+    trained = develop(panel, Preset.FULL, loss, seed=0)
+    assert trained.backtest.chosen == ALONE
+    assert not trained.fitted.recipe.corrected
+    assert trained.backtest.folds == ()
+    assert np.isfinite(trained.forecaster.predict(held_out(panel).requests).sales_p90).all()
+
+
+def test_plain_on_a_panel_that_never_opens_is_refused() -> None:
+    """It has no base to fall back on."""
+    panel = closed_on(panel_with(Facets(days=60)), slice(0, 60), sold=True)
+    with pytest.raises(ModelwireError, match="no series is open on any day"):
+        develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+
+
+@pytest.mark.parametrize("loss", [Loss.LOG1P, Loss.COUNT])
+@pytest.mark.parametrize("last_days", [0, 9])
+def test_number_without_values_in_training_teaches_nothing(loss: Loss, last_days: int) -> None:
+    """A price that was never written, or only since after the folds' origins: requests with one and
+    without are answered, in the first case alike, by the graph too."""
+    panel = panel_with(Facets(shops=3, products=3, days=70, horizon=14, number=True))
+    [price] = panel.covariates
+    values = price.values.copy()
+    values[:, : panel.cutoff + 1 - last_days] = np.nan
+    panel = replace(panel, covariates=(replace(price, values=values),))
+    forecaster = training(panel, Preset.FULL, loss)
+    assert forecaster.numbers == ("price",)
+    fitted = fit(panel, recipe_of(loss=estimator.Loss(loss)))
+    requests = held_out(panel).requests
+    given, left_out = (
+        forecaster_of(fitted)
+        .predict(replace(requests, covariates={"price": np.full(len(requests), value, np.float32)}))
+        .sales
+        for value in (3.0, np.nan)
+    )
+    assert np.isfinite(given).all()
+    if not last_days:
+        assert (given == left_out).all()
+    export(forecaster_of(fitted), "day")
+
+
 def test_panel_too_short_for_a_fold_is_trained_all_the_same() -> None:
-    """28 days: no backtest, the intervals of a normal spread, and the first pace."""
+    """28 days: no backtest, the intervals of a normal spread, and the fast pace."""
     panel = panel_with(Facets(days=30, held_out=2))
     assert fold_origins(panel) == []
     assert choose_pace(panel) is PACES[0]
     trained = develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
     assert trained.backtest.folds == ()
-    assert set(trained.forecaster.spread.quantiles.ravel().tolist()) == {
-        float(np.float32(-USUAL)),
-        float(np.float32(USUAL)),
-    }
+    assert set(trained.forecaster.spread.quantiles.ravel()) == set(on_grid([-USUAL, USUAL]))
     assert np.isfinite(trained.forecaster.predict(held_out(panel).requests).sales).all()
 
 
