@@ -8,6 +8,7 @@ Rules:
 3. Days run without gaps from the first to the last day of the source. Without a cutoff asked for, the
    last ``holdout`` days are held out; with one, the rows after it, for at most ``horizon`` days, and
    what comes later is left out. Which series are known is decided by days up to the cutoff alone.
+   Held-out days on which all known series are closed are left out too: they would measure nothing.
 4. The values of a key are whole numbers where its column is of such a type, and in a CSV file where
    every cell is a whole number without zeros in front; else they are text.
 5. A covariate whose values are all 0, 1 or missing is a flag, any other a number.
@@ -210,17 +211,28 @@ class _Rows:
         self._note_treatments(dense.doubled, span)
         cutoff = span.cutoff - span.first
         self._refuse_nothing_to_learn(units, cutoff, span)
+        closed = self._closed(covariates)
+        known = slice(span.days)
+        if closed is not None and span.last > span.cutoff and closed[:, cutoff + 1 :].all():
+            self._notes.append(
+                f"all known series are closed on the held-out days {day_of(span.cutoff + 1)} … "
+                f"{day_of(span.last)}, so nothing is held out"
+            )
+            span, known = replace(span, last=span.cutoff), slice(cutoff + 1)
         return Panel(
             keys=keys,
-            units=units,
+            units=units[:, known],
             first_day=span.first,
             cutoff=cutoff,
             horizon=dataset.horizon,
             unit_share=self._unit_share(span),
-            covariates=covariates,
-            closed=self._closed(covariates),
+            covariates=tuple(replace(each, values=each.values[:, known]) for each in covariates),
+            closed=None if closed is None else closed[:, known],
             closed_by=self._dataset.closed,
-            references=dict(zip(dataset.references, others[len(kinds) :], strict=True)),
+            references={
+                name: values[:, known]
+                for name, values in zip(dataset.references, others[len(kinds) :], strict=True)
+            },
             notes=tuple(self._notes),
         )
 
@@ -301,8 +313,9 @@ class _Rows:
             f" WHERE v0 BETWEEN {span.cutoff + 1} AND {span.last})"
         )
         if not of_known:
+            nothing = "the known series sold nothing" if total else "nothing was sold"
             raise ModelwireError(
-                f"nothing was sold on the held-out days {day_of(span.cutoff + 1)} … "
+                f"{nothing} on the held-out days {day_of(span.cutoff + 1)} … "
                 f"{day_of(span.last)} of {self._shown}, so no error can be measured",
                 hint="raise `holdout`, or cut the empty days off the panel",
             )

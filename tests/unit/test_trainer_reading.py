@@ -156,6 +156,39 @@ def test_closed_days_are_what_the_covariate_says(tmp_path: Path) -> None:
     assert panel.closed[:, :8].tolist() == [[True, *[False] * 6, True]] * 3
 
 
+def test_held_out_days_that_are_closed_for_all_are_left_out(tmp_path: Path) -> None:
+    """There is nothing to measure an error on: the training goes on without, and says so."""
+    config = FEW.replace("horizon", 'closed = "shut"\nholdout = 5\nhorizon')
+    config += '\n[covariates]\nshut = "Shut"\n'
+    columns = small_columns()
+    columns["shut"] = [int(day >= "2024-02-05") for day in columns["day"]]
+    columns["units"] = [
+        0 if shut else units for units, shut in zip(columns["units"], columns["shut"], strict=True)
+    ]
+    panel = panel_of(few_in(tmp_path, columns, config))
+    assert panel.closed is not None
+    arrays = (panel.units, panel.closed, panel.covariates[0].values)
+    assert [each.shape for each in arrays] == [(3, 35)] * 3
+    assert (panel.held_out, panel.cutoff) == (0, 34)
+    assert np.isnan(panel.unit_share)
+    assert panel.notes[-1] == (
+        "all known series are closed on the held-out days 2024-02-05 … 2024-02-09, so nothing is held "
+        "out"
+    )
+
+
+def test_holdout_that_only_others_sold_in_is_refused_truly(tmp_path: Path) -> None:
+    """Something was sold, by a shop that is new: the message names the series that sold nothing."""
+    columns = small_columns()
+    late = [day >= "2024-02-05" for day in columns["day"]]
+    columns["shop"] = [
+        "new" if is_late else shop for shop, is_late in zip(columns["shop"], late, strict=True)
+    ]
+    config = FEW.replace("horizon", "holdout = 5\nhorizon")
+    with pytest.raises(ModelwireError, match="the known series sold nothing on the held-out"):
+        panel_of(few_in(tmp_path, columns, config))
+
+
 def test_references_are_kept_beside_the_panel(tmp_path: Path) -> None:
     """Somebody else's predictions have the panel's shape, and gaps where they say nothing."""
     config = FEW.replace("horizon", 'references = { theirs = "guess" }\nhorizon')
