@@ -117,6 +117,8 @@ def train_bundle(
         panel = read_panel(file, sources, cutoff=order.cutoff, memory_mb=order.memory_mb)
         for note in panel.notes:
             progress(f"note: {note}")
+        if order.preset is Preset.PLAIN and (unread := _unread_by_plain(dataset)):
+            progress(f"note: plain reads no covariates: {', '.join(unread)} will change no answer")
         trained = develop(panel, order.preset, dataset.loss, order.seed, progress)
         lineage = lineage_of(
             file,
@@ -129,6 +131,10 @@ def train_bundle(
     return assemble(
         file, panel, trained, lineage, again=again, created_at=created_at, progress=progress
     )
+
+
+def _unread_by_plain(dataset: Dataset) -> list[str]:
+    return [name for name in dataset.covariates if name != dataset.closed]
 
 
 def assemble(

@@ -39,9 +39,11 @@ def what_it_is(subject: Subject) -> str:
     if evidence.preset == Preset.PLAIN:
         how = "A ridge regression on means of past daily sales in logs."
     elif evidence.backtest.chosen == ALONE:
-        how = (
-            "A structural base of level, weekday effects and effects of flags for each series: boosted "
-            "trees did not beat it in the backtest, so none are published."
+        how = "A structural base of level, weekday effects and effects of flags for each series"
+        how += (
+            ": boosted trees did not beat it in the backtest, so none are published."
+            if evidence.backtest.folds
+            else "."
         )
     elif evidence.loss == Loss.COUNT:
         how = "Gradient-boosted trees that forecast counts by Poisson's loss, from the history."
@@ -88,17 +90,43 @@ def limits(subject: Subject) -> Iterator[str]:
             "lies below the mean of units, far below it for series that sell rarely. Sums of answers are "
             f"off by the bias{said}: do not add them up to plan volumes without correcting it."
         )
-    covariates = ", ".join(subject.dataset.covariates)
-    yield (
-        f"Of what is known in advance it reads only {covariates}."
-        if covariates
-        else "It knows weekdays and history, not promotions, prices or stock-outs."
-    )
+    yield _known_in_advance(subject)
     yield (
         "A series unknown at the cutoff is answered from the mean of the series that share a key with "
         "it and says so (known_series is 0); how wrong those answers are was not measured."
     )
-    yield "Its history ends at the cutoff; answers for later days are worse, as shown by days ahead."
+    yield "Its history ends at the cutoff; answers for later days are worse."
+
+
+def _known_in_advance(subject: Subject) -> str:
+    dataset = subject.dataset
+    read = list(dataset.covariates)
+    if subject.evidence.preset == Preset.PLAIN:
+        read = [dataset.closed] if dataset.closed else []
+    unread = [name for name in dataset.covariates if name not in read]
+    told = "It knows weekdays and history, not promotions, prices or stock-outs."
+    if read:
+        told = f"Of what is known in advance it reads only {', '.join(read)}."
+    if unread:
+        told += f" A request may carry {', '.join(unread)}, which changes nothing."
+    return told
+
+
+def backtest_in_words(subject: Subject) -> str:
+    """How the backtest was made, or why there is none."""
+    backtest, parent = subject.evidence.backtest, subject.lineage.parent
+    if parent:
+        return (
+            f"A refresh: the regressor is that of bundle {parent}, whose backtest is in its own card. "
+            "Only the tables are of this cutoff."
+        )
+    if not backtest.folds:
+        return "The panel is too short for a backtest."
+    origins = ", ".join(fold.origin for fold in backtest.folds)
+    return (
+        f"Each fold was trained up to an earlier day ({origins}) and answered for the days after it. "
+        f"Published is {backtest.chosen}, the model below."
+    )
 
 
 def verdicts(subject: Subject) -> Iterator[str]:
@@ -166,14 +194,17 @@ def _lines(subject: Subject) -> Iterator[str]:
     yield f"{_md(dataset.name)}. Licence: {_md(dataset.licence or 'not stated')}."
     yield f"{_md(dataset.attribution)}\n"
     keys = " × ".join(dataset.keys)
-    yield f"- {evidence.series:,} known series ({_md(keys)}); training saw sales up to {lineage.cutoff}."
+    what = "the tables are of" if lineage.parent else "training saw"
+    yield f"- {evidence.series:,} known series ({_md(keys)}); {what} sales up to {lineage.cutoff}."
     yield from (f"- {_md(source.name)}, `{source.digest}`" for source in lineage.sources)
     yield from (f"- {_md(note)}" for note in evidence.notes)
     yield from _answers(subject.contract)
     examined = evidence.headline
     if examined is not None:
         yield from _goodness(subject, examined)
-    yield from _backtest(evidence)
+    yield "\n## Backtest\n"
+    yield f"{_md(backtest_in_words(subject))}\n"
+    yield from _scores("predictor", evidence.backtest.scores) if evidence.backtest.folds else ()
     if evidence.importance is not None:
         found = evidence.importance
         yield "\n## What it rests on\n"
@@ -219,17 +250,6 @@ def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
         yield from _scores(each.name, rows)
         if len(shown) < len(each.groups):
             yield f"\nThe {len(shown)} of {len(each.groups)} with the most units."
-
-
-def _backtest(evidence: Evidence) -> Iterator[str]:
-    backtest = evidence.backtest
-    yield "\n## Backtest\n"
-    if not backtest.folds:
-        yield "The panel is too short for a backtest."
-        return
-    origins = ", ".join(fold.origin for fold in backtest.folds)
-    yield f"Trained anew up to {origins}; published is {_md(backtest.chosen)}, the model below.\n"
-    yield from _scores("predictor", backtest.scores)
 
 
 def _scores(what: str, scores: Mapping[str, Scores]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from schemas.evidence import Effect, Examined, Group, Scores, Slice
 from trainer.card import (
     METRICS,
     Subject,
+    backtest_in_words,
     figures_of,
     how_it_was_measured,
     limits,
@@ -297,13 +298,9 @@ def _effects(what: str, effects: Sequence[Effect]) -> Iterator[str]:
 def _backtest(subject: Subject) -> Iterator[str]:
     backtest = subject.evidence.backtest
     yield "<h2>Backtest</h2>"
+    yield f"<p>{_e(backtest_in_words(subject))}</p>"
     if not backtest.folds:
-        yield "<p>The panel is too short for a backtest.</p>"
         return
-    yield (
-        "<p>Each fold was trained up to an earlier day and answered for the days after it. Published is "
-        f"<b>{_e(backtest.chosen)}</b>, the model below.</p>"
-    )
     yield from _scores("all folds", backtest.scores)
     for fold in backtest.folds:
         yield f"<h3>Trained up to {_e(fold.origin)}</h3>"

@@ -224,7 +224,10 @@ def write_table(report: dict[str, Any], manifest: "Manifest") -> None:
     assert lineage is not None
     assert lineage.recipe is not None
     if holdout is None:
-        click.echo(f"nothing is held out after {lineage.cutoff}: see the backtest in the card")
+        measured = (
+            "the scores are its parent's" if lineage.parent else "see the backtest in the card"
+        )
+        click.echo(f"nothing is held out after {lineage.cutoff}: {measured}")
     else:
         table = Table(title=f"held out {holdout.first} … {holdout.last}")
         table.add_column("predictor")

@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO, cast
 
 import duckdb
 import pandas as pd
@@ -36,6 +37,9 @@ from trainer.sources import Files, SourceFile
 
 CHUNK_ROWS = 250_000
 """Rows that are in Python's hands at a time: tens of megabytes."""
+
+# Python's own limit of 128 KiB would end the search for a bad line at a cell that is far too long.
+csv.field_size_limit(2**31 - 1)
 
 _CSV_ENDINGS = (".csv", ".csv.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -275,17 +279,27 @@ class Tables:
     def _unreadable(self, file: SourceFile, said: str) -> ModelwireError:
         """The problem of a file that DuckDB could not read, with its line where that can be found."""
         if file.path.name.endswith(_CSV_ENDINGS):
-            with _text_of(file) as stream:
-                reader = csv.reader(stream, delimiter=self._header(file)[1])
-                width = len(next(reader))
-                for row in reader:
-                    if row and len(row) != width:
-                        return ModelwireError(
-                            f"{file.shown}: line {reader.line_num} has {len(row)} cells and the "
-                            f"first line {width}",
-                            hint="mend the line; text with a separator in it needs quotes",
-                        )
+            found = _fault_of_lines(file) or self._fault_of_cells(file)
+            if found is not None:
+                return found
         return ModelwireError(f"{file.shown} cannot be read: {said}", hint="write the file again")
+
+    def _fault_of_cells(self, file: SourceFile) -> ModelwireError | None:
+        with _text_of(file) as stream:
+            reader = csv.reader(stream, delimiter=self._header(file)[1])
+            width = len(next(reader))
+            begin = reader.line_num
+            for row in reader:
+                begin, first = reader.line_num, begin + 1
+                if row and len(row) != width:
+                    many = f" (it ends in line {begin})" if begin > first else ""
+                    return ModelwireError(
+                        f"{file.shown}: the row of line {first}{many} has {len(row)} cells and the "
+                        f"first line {width}",
+                        hint="mend the line; text with a separator in it needs quotes, and a quote an "
+                        "end",
+                    )
+        return None
 
     def _judge(self, table: Table) -> None:
         """Raises ModelwireError that names, for each rule broken, the first place and the count."""
@@ -343,16 +357,41 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _fault_of_lines(file: SourceFile) -> ModelwireError | None:
+    """Bytes that are no UTF-8, and line ends of two kinds, in a CSV file."""
+    ends: bytes | None = None
+    with _bytes_of(file) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return ModelwireError(
+                    f"{file.shown}: line {number} is not UTF-8", hint="save the file as UTF-8"
+                )
+            end = line[len(line.rstrip(b"\r\n")) :]
+            if end and ends and end != ends:
+                return ModelwireError(
+                    f"{file.shown}: line {number} ends otherwise than the lines before it (CR LF is "
+                    "Windows', LF is Unix')",
+                    hint="write all lines with the same end",
+                )
+            ends = ends or end
+    return None
+
+
 @contextmanager
 def _text_of(file: SourceFile) -> Iterator[TextIO]:
     """A CSV file as text; its bytes that are no UTF-8 are replaced."""
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
+    with _bytes_of(file) as stream:
+        yield TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+
+
+@contextmanager
+def _bytes_of(file: SourceFile) -> Iterator[BinaryIO]:
     is_gzip = file.path.name.endswith(".gz")
     try:
-        with (
-            gzip.open(file.path, "rt", **options) if is_gzip else file.path.open(**options) as text
-        ):
-            yield text
+        with gzip.open(file.path, "rb") if is_gzip else file.path.open("rb") as stream:
+            yield cast(BinaryIO, stream)
     except (OSError, EOFError) as error:
         raise ModelwireError(
             f"{file.shown} cannot be read: {error}", hint="write the file again"

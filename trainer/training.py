@@ -53,8 +53,9 @@ LEAST_FOLD_TEST = 4
 FOLD_PAST = 2 * SHORT_PAST // 3
 """Days up to the origin of every fold but the newest: older folds of a short panel are another model."""
 
-ALONE, TREES, COUNTS = "structural-base", "trees", "trees-count"
-"""What the backtest chooses from: the base alone, trees on it, and trees on counts."""
+ALONE, TREES, COUNTS, RIDGE = "structural-base", "trees", "trees-count", "ridge"
+"""What the backtest chooses from: the base alone, trees on it, and trees on counts. ``plain`` has
+a ridge regression alone."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _opens(panel: Panel, origin: int) -> bool:
 
 def _candidates(preset: Preset, choice: Choice, pace: Pace, seed: int) -> dict[str, Recipe]:
     if preset is Preset.PLAIN:
-        return {TREES: Recipe(preset, Loss.LOG1P, pace, seed)}
+        return {RIDGE: Recipe(preset, Loss.LOG1P, pace, seed)}
     found = {ALONE: Recipe(preset, Loss.LOG1P, pace, seed, corrected=False)}
     if choice is not Choice.COUNT:
         found[TREES] = Recipe(preset, Loss.LOG1P, pace, seed)

@@ -239,15 +239,36 @@ def test_line_with_a_cell_too_many_is_named(tmp_path: Path) -> None:
     file = few_in(tmp_path)
     path = tmp_path / "panel.csv"
     path.write_text(path.read_text().replace("shop-1,", "shop,1,", 1))
-    assert "panel.csv: line 3 has 4 cells and the first line 3" in problem_of(file)
+    assert "panel.csv: the row of line 3 has 4 cells and the first line 3" in problem_of(file)
 
 
 def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 are refused, not replaced."""
+    """Bytes that are no UTF-8 are refused, not replaced, and their line is named."""
     file = few_in(tmp_path, with_cell("shop", "x"))
     path = tmp_path / "panel.csv"
     path.write_bytes(path.read_bytes().replace(b",x,", b",caf\xe9,"))
-    assert "panel.csv cannot be read: " in problem_of(file)
+    found = path.read_bytes()[: path.read_bytes().index(b"caf")].count(b"\n") + 1
+    assert f"panel.csv: line {found} is not UTF-8" in problem_of(file)
+
+
+def test_line_ends_of_two_kinds_are_told_by_line(tmp_path: Path) -> None:
+    """As two files written on different systems and put together have them."""
+    file = few_in(tmp_path)
+    path = tmp_path / "panel.csv"
+    unix = path.read_bytes().replace(b"\r\n", b"\n")
+    path.write_bytes(unix + unix.splitlines()[1] + b"\r\n")
+    assert "ends otherwise than the lines before it" in problem_of(file)
+
+
+def test_quote_without_an_end_is_told_by_the_line_of_its_row(tmp_path: Path) -> None:
+    """However much of the file it swallows: more than Python's reader takes by itself."""
+    file = few_in(tmp_path)
+    path = tmp_path / "panel.csv"
+    header, first, *others = path.read_text().splitlines()
+    broken = first.replace("shop-0", '"shop-0')
+    assert broken != first
+    path.write_text("\n".join([header, first, broken, *others * 4_000]) + "\n")
+    assert "panel.csv: the row of line 3 (it ends in line" in problem_of(file)
 
 
 @pytest.mark.parametrize(
