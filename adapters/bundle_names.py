@@ -41,7 +41,8 @@ def find_bundle(store: ObjectStore, text: str) -> str:
     if not found:
         raise NotFound(
             f"no bundle in {store.url} has a digest that begins with {digits}",
-            hint="check the digits and the store (--store)",
+            hint="check the digits; what was trained before `modelwire up`, or from another folder, lies "
+            "in another store: name it, for instance MODELWIRE_STORE_URL=file:///folder/.modelwire/store",
         )
     if len(found) > 1:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

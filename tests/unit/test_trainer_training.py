@@ -23,6 +23,7 @@ from trainer.training import (
     ALONE,
     COUNTS,
     LEAST_FOLD_TEST,
+    RIDGE,
     TREES,
     Backtest,
     Fold,
@@ -77,7 +78,7 @@ def test_intervals_of_a_day_ahead_come_of_several_folds() -> None:
     folds = trained.backtest.folds
     assert [fold.origin_day for fold in folds] == [panel.cutoff_day - back for back in (1, 2, 3, 4)]
     left = [
-        (np.log1p(fold.held.actual) - np.log1p(fold.answers[TREES].sales)) / fold.scale
+        (np.log1p(fold.held.actual) - np.log1p(fold.answers[RIDGE].sales)) / fold.scale
         for fold in folds
     ]
     steps = np.ones(4 * panel.keys.series, dtype=np.int64)
@@ -399,7 +400,7 @@ def test_progress_names_each_step() -> None:
     """One line for each fold and one for the training."""
     said: list[str] = []
     develop(panel_with(SHORT), Preset.PLAIN, Loss.LOG1P, seed=0, progress=said.append)
-    assert said == ["backtest: training up to 2024-02-05", "training trees on 19 series"]
+    assert said == ["backtest: training up to 2024-02-05", "training ridge on 19 series"]
 
 
 def test_earlier_cutoff_is_another_panel() -> None:
