@@ -282,13 +282,13 @@ def test_no_answer_is_taken_after_one_that_the_broker_refused(
     ended = answering.start(CONSUMER__COMMIT_INTERVAL_MS="5000")
     answering.refuse_once(answering.harness.topics.results, PRODUCE, code)
     answering.send(1)
-    wait_for("the refusal", lambda: KafkaError(code).name() in ended.text, 4)
+    wait_for("the refusal", lambda: KafkaError(code).name() in ended.text, 20)
     answering.send()
 
     def is_over() -> bool:
         return ended.process.poll() is not None or bool(answering.aborted)
 
-    wait_for("the end of it, well before its commit is due", is_over, 3)
+    wait_for("the end of it, well before its commit is due", is_over, 4.5)
     assert ended.wait_for_exit() == 1
     reasons = answering.aborted
     assert len(reasons) == aborts
