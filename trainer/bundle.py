@@ -69,9 +69,9 @@ from trainer.leakage import leakage_test
 from trainer.lineage import lineage_of
 from trainer.panel import MAX_KEY_LENGTH, Panel, day_of
 from trainer.parity import BATCHES, LIMIT, Agreement, cases, compare, run_graph
-from trainer.reading import read_panel
+from trainer.reading import MEMORY_MB, read_panel
 from trainer.requests import Forecasts, Requests
-from trainer.sources import open_sources
+from trainer.sources import Sources, open_sources
 from trainer.training import Trained, develop
 
 LEAKAGE_ROWS = 20_000
@@ -96,7 +96,7 @@ class Order:
     preset: Preset = Preset.FULL
     cutoff: date | None = None
     seed: int = 0
-    memory_mb: int = 1024
+    memory_mb: int = MEMORY_MB
 
 
 def train_bundle(
@@ -113,10 +113,7 @@ def train_bundle(
     """
     dataset = file.dataset
     with open_sources(file, s3) as sources:
-        progress(f"reading {', '.join(each.shown for each in sources.panel)}")
-        panel = read_panel(file, sources, cutoff=order.cutoff, memory_mb=order.memory_mb)
-        for note in panel.notes:
-            progress(f"note: {note}")
+        panel = read_aloud(file, sources, order.cutoff, order.memory_mb, progress)
         if order.preset is Preset.PLAIN and (unread := _unread_by_plain(dataset)):
             progress(f"note: plain reads no covariates: {', '.join(unread)} will change no answer")
         trained = develop(panel, order.preset, dataset.loss, order.seed, progress)
@@ -131,6 +128,21 @@ def train_bundle(
     return assemble(
         file, panel, trained, lineage, again=again, created_at=created_at, progress=progress
     )
+
+
+def read_aloud(
+    file: DatasetFile,
+    sources: Sources,
+    cutoff: date | None,
+    memory_mb: int,
+    progress: Callable[[str], None],
+) -> Panel:
+    """``read_panel``, of which ``progress`` hears what is read and what was found in it."""
+    progress(f"reading {', '.join(each.shown for each in sources.panel)}")
+    panel = read_panel(file, sources, cutoff=cutoff, memory_mb=memory_mb)
+    for note in panel.notes:
+        progress(f"note: {note}")
+    return panel
 
 
 def _unread_by_plain(dataset: Dataset) -> list[str]:

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from adapters.output import TABLE, as_text, output_option
+from trainer.options import memory_option
 
 if TYPE_CHECKING:
     from adapters.object_store import ObjectStore
@@ -82,14 +83,7 @@ class _Day(click.ParamType[date]):
     show_default=True,
     help="Of everything that is drawn.",
 )
-@click.option(
-    "--memory",
-    "memory_mb",
-    type=click.IntRange(min=256),
-    default=1_024,
-    show_default=True,
-    help="MiB that the preparation of the panel may take before it goes to disk.",
-)
+@memory_option
 @click.option("--out", metavar="URI", help="Store to write to (file:///folder, s3://bucket).")
 @output_option
 @click.pass_context

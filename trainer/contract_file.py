@@ -24,7 +24,6 @@ Rules:
    line is that of the nearest table around it, or 1.
 """
 
-import tomllib
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -46,7 +45,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import Beyond, FieldType, TensorType
 from schemas.errors import NotFound, UsageProblem
-from trainer.toml_lines import Key, line_of, syntax_problem
+from trainer.toml_lines import Key, line_of, parse_toml
 
 EXAMPLE = "docs/how-to/bring-your-own-model.md"
 
@@ -155,13 +154,7 @@ def load_contract_file(path: Path) -> WrittenContract:
 
 
 def _parse(path: Path, text: str) -> ContractFile:
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, line = syntax_problem(error, text)
-        raise UsageProblem(
-            f"{path}:{line}: not valid TOML: {what}", hint="mend the line and try again"
-        ) from error
+    tree = parse_toml(path, text, hint="mend the line and try again")
     try:
         return ContractFile.model_validate(tree)
     except ValidationError as error:

@@ -14,7 +14,6 @@ Finding the sources is ``trainer.sources``', reading them and judging their cont
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +33,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
-from trainer.toml_lines import line_of, syntax_problem
+from trainer.toml_lines import line_of, parse_toml
 
 SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
 KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
@@ -304,13 +303,7 @@ def load_dataset(path: Path, data: Path | None = None) -> DatasetFile:
 
 def parse_dataset(path: Path, text: str) -> Dataset:
     """The dataset that TOML text describes; messages name it as ``path``. Raises UsageProblem."""
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, line = syntax_problem(error, text)
-        raise UsageProblem(
-            f"{path}:{line}: not valid TOML: {what}", hint="mend the line and train again"
-        ) from error
+    tree = parse_toml(path, text, hint="mend the line and train again")
     try:
         return Dataset.model_validate(tree)
     except ValidationError as error:

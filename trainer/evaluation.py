@@ -37,8 +37,8 @@ class Baseline(StrEnum):
     MEAN_28_LOG = "mean-28-log"
 
 
-MODEL, BASE = "model", "structural-base"
-"""Names of predictors beside the baselines and the references that a dataset carries."""
+BASE = "structural-base"
+"""The base alone, as a predictor and as a candidate."""
 
 
 @dataclass(frozen=True)

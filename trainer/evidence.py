@@ -90,7 +90,7 @@ class _Scored:
             actual, weights = self.held.actual[said], self.held.weights[said]
             metrics = scores(actual, predicted[said], weights)
             if name == MODEL and self.intervals is not None:
-                metrics |= interval_scores(actual, _taken(self.intervals, said))
+                metrics |= interval_scores(actual, self.intervals.take(said))
             found[name] = Scores(
                 rows=len(said), **{metric: _rounded(value) for metric, value in metrics.items()}
             )
@@ -107,7 +107,7 @@ def _holdout(
     opened = np.flatnonzero(held.opened)
     scored = _Scored(held, opened, predictions, answers)
     answered = Answered(
-        forecasts=_taken(answers, opened),
+        forecasts=answers.take(opened),
         actual=held.actual[opened],
         scale=trained.forecaster.spread.scale[held.series[opened]].astype(np.float64),
         steps=held.steps[opened],
@@ -145,7 +145,7 @@ def _fold(
     learned = _residuals(before, chosen)
     intervals = _with_intervals(fold, chosen, learned, panel.horizon)
     answered = Answered(
-        _taken(intervals, opened), held.actual[opened], fold.scale[opened], held.steps[opened]
+        intervals.take(opened), held.actual[opened], fold.scale[opened], held.steps[opened]
     )
     scored = _Scored(held, opened, predictions, intervals)
     return _examined(earlier, scored, slices, answered, learned)
@@ -257,16 +257,6 @@ def _parts(codes: Ints, rows: Ints) -> list[tuple[int, Ints]]:
     found, starts = np.unique(codes[order], return_index=True)
     parts = np.split(rows[order], starts[1:])
     return [(int(code), part) for code, part in zip(found, parts, strict=bool(len(found)))]
-
-
-def _taken(forecasts: Forecasts, rows: Ints) -> Forecasts:
-    return Forecasts(
-        sales=forecasts.sales[rows],
-        sales_p10=forecasts.sales_p10[rows],
-        sales_p90=forecasts.sales_p90[rows],
-        known_series=forecasts.known_series[rows],
-        in_horizon=forecasts.in_horizon[rows],
-    )
 
 
 def _rounded(value: float) -> float:

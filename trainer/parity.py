@@ -153,13 +153,15 @@ def compare(
     """How well graph and Python agree. Raises RefusedByRule with the worst row where they do not."""
     largest = 0.0
     for case, requests in asked.items():
-        fewer = requests.take(np.arange(0, len(requests), -(-len(requests) // MOST_SMALL_ROWS)))
-        for small, rows in ((True, fewer), (False, requests)):
-            python = forecaster.predict(rows)
-            for batch in (each for each in BATCHES if (each < BATCH_MULTIPLE) is small):
-                graph = run_graph(model, forecaster, rows, date_field, batch)
-                where = f"{case}, batches of {batch}"
-                largest = max(largest, _difference(rows, python, graph, where))
+        python = forecaster.predict(requests)
+        thinned = np.arange(0, len(requests), -(-len(requests) // MOST_SMALL_ROWS))
+        fewer, python_of_fewer = requests.take(thinned), python.take(thinned)
+        for batch in BATCHES:
+            is_small = batch < BATCH_MULTIPLE
+            rows, meant = (fewer, python_of_fewer) if is_small else (requests, python)
+            graph = run_graph(model, forecaster, rows, date_field, batch)
+            where = f"{case}, batches of {batch}"
+            largest = max(largest, _difference(rows, meant, graph, where))
     return Agreement({case: len(requests) for case, requests in asked.items()}, largest)
 
 

@@ -26,13 +26,13 @@ from schemas.contract import Contract
 from schemas.errors import UsageProblem
 from schemas.manifest import MODEL_NAME, Lineage, Manifest
 from schemas.manifest import Recipe as RecipeRecord
-from trainer.bundle import Bundle, assemble, contract_of
+from trainer.bundle import Bundle, assemble, contract_of, read_aloud
 from trainer.dataset import Dataset, DatasetFile, parse_dataset
 from trainer.estimator import Loss, Preset, Recipe, refresh
 from trainer.lifted import Lifted, lift
 from trainer.lineage import lineage_of
 from trainer.panel import day_of, number_of
-from trainer.reading import MEMORY_MB, read_panel
+from trainer.reading import MEMORY_MB
 from trainer.recorded import recipe_and_lineage
 from trainer.sources import open_sources
 from trainer.spread import Spread, scale_of
@@ -95,10 +95,7 @@ def refresh_bundle(
     check_same_meaning(file, parent)
     recipe = parent.recipe
     with open_sources(file, s3) as sources:
-        progress(f"reading {', '.join(each.shown for each in sources.panel)}")
-        panel = read_panel(file, sources, cutoff=cutoff, memory_mb=memory_mb)
-        for note in panel.notes:
-            progress(f"note: {note}")
+        panel = read_aloud(file, sources, cutoff, memory_mb, progress)
         _check_cutoff(day_of(panel.cutoff_day), parent)
         progress(f"making the tables of {panel.keys.series:,} series")
         until = number_of(date.fromisoformat(parent.record.outlook_until))

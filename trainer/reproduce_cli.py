@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapters.output import TABLE, as_text, output_option
+from trainer.options import memory_option
 
 if TYPE_CHECKING:
     from trainer.reproduction import Change, Reproduction
@@ -21,14 +22,7 @@ DIFFERENT = 1
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the dataset's sources.  [default: the current one, or the datasets shipped]",
 )
-@click.option(
-    "--memory",
-    "memory_mb",
-    type=click.IntRange(min=256),
-    default=1_024,
-    show_default=True,
-    help="MB that the preparation of the panel may take before it goes to disk.",
-)
+@memory_option
 @click.option("--store", metavar="URI", help="Store of the bundle (file:///folder, s3://bucket).")
 @output_option
 @click.pass_context

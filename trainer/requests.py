@@ -39,3 +39,13 @@ class Forecasts:
     sales_p90: Floats
     known_series: Ints
     in_horizon: Ints
+
+    def take(self, rows: Ints) -> "Forecasts":
+        """Some of them, in this order."""
+        return Forecasts(
+            sales=self.sales[rows],
+            sales_p10=self.sales_p10[rows],
+            sales_p90=self.sales_p90[rows],
+            known_series=self.known_series[rows],
+            in_horizon=self.in_horizon[rows],
+        )

@@ -6,6 +6,10 @@ value over several lines is told by the line on which it begins.
 
 import re
 import tomllib
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UsageProblem
 
 Key = tuple[str, ...]
 """The parts of a key. Tables of an array count: the first ``[[attributes]]`` is ``attributes, 0``."""
@@ -36,9 +40,17 @@ def line_of(text: str, key: Key) -> int:
     return best
 
 
-def syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, int]:
+def parse_toml(path: Path, text: str, hint: str) -> dict[str, Any]:
+    """What the text says. Raises UsageProblem with its line where it is no TOML; ``path`` names it."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, line = _syntax_problem(str(error), text)
+        raise UsageProblem(f"{path}:{line}: not valid TOML: {what}", hint=hint) from error
+
+
+def _syntax_problem(message: str, text: str) -> tuple[str, int]:
     """What tomllib found and in which line; it gives the place only inside its message."""
-    message = str(error)
     found = re.search(r" \(at line (\d+), column \d+\)$", message)
     if found:
         return message[: found.start()], int(found[1])

@@ -34,7 +34,7 @@ from trainer.estimator import (
     fit,
     is_sparse,
 )
-from trainer.evaluation import HeldOut, held_out, scores
+from trainer.evaluation import BASE, HeldOut, held_out, scores
 from trainer.keys import Float32s, Floats
 from trainer.panel import Panel
 from trainer.requests import Forecasts
@@ -53,7 +53,7 @@ LEAST_FOLD_TEST = 4
 FOLD_PAST = 2 * SHORT_PAST // 3
 """Days up to the origin of every fold but the newest: older folds of a short panel are another model."""
 
-ALONE, TREES, COUNTS, RIDGE = "structural-base", "trees", "trees-count", "ridge"
+ALONE, TREES, COUNTS, RIDGE = BASE, "trees", "trees-count", "ridge"
 """What the backtest chooses from: the base alone, trees on it, and trees on counts. ``plain`` has
 a ridge regression alone."""
 
