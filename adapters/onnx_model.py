@@ -233,6 +233,11 @@ def numeric_class() -> str:
     return numeric_class_of(platform.machine(), cpuinfo)
 
 
+def runtime_name() -> str:
+    """What answers are computed with here, as they say it: ``onnxruntime 1.31.0 x86_64-avx512``."""
+    return f"onnxruntime {ort.__version__} {numeric_class()}"
+
+
 def numeric_class_of(machine: str, cpuinfo: str) -> str:
     """What decides the bits of a result on a CPU, such as ``x86_64-avx512-vnni``.
 

@@ -103,7 +103,11 @@ def topic_specs(settings: Settings, model: str) -> tuple[TopicSpec, ...]:
     """The model's topics, the control log first."""
     names = topic_names(settings, model)
     many = settings.topics.partitions
-    echo = Setting("max.message.bytes", str(answer_limit(settings)), Rule.AT_LEAST)
+    answers = (
+        Setting("max.message.bytes", str(answer_limit(settings)), Rule.AT_LEAST),
+        # The audit files them by the broker's time: producers' clocks differ.
+        _BROKERS_TIME,
+    )
     taken = Setting("max.message.bytes", str(request_limit(settings)), Rule.AT_LEAST)
     fleet = (
         Setting("cleanup.policy", "compact,delete", Rule.SAME_SET),
@@ -111,14 +115,14 @@ def topic_specs(settings: Settings, model: str) -> tuple[TopicSpec, ...]:
         # A reader starts at the beginning, and only closed segments are compacted.
         Setting("segment.ms", "300000"),
         # Liveness is judged by the broker's clock alone.
-        Setting("message.timestamp.type", "LogAppendTime"),
+        _BROKERS_TIME,
     )
     return (
         _spec(settings, names.control, 1, _NEVER_LOST),
         _spec(settings, names.requests, many, (*_kept(7), taken)),
-        _spec(settings, names.results, many, (*_kept(7), echo)),
-        _spec(settings, names.shadow, many, (*_kept(3), echo)),
-        _spec(settings, names.rejections, 1, (*_kept(30), echo)),
+        _spec(settings, names.results, many, (*_kept(7), *answers)),
+        _spec(settings, names.shadow, many, (*_kept(3), *answers)),
+        _spec(settings, names.rejections, 1, (*_kept(30), *answers)),
         _spec(settings, names.fleet, 1, fleet),
         _spec(settings, names.actuals, many, _kept(90)),
     )
@@ -131,6 +135,8 @@ def _kept(days: int | str) -> tuple[Setting, ...]:
         Setting("retention.ms", milliseconds, Rule.AT_LEAST),
     )
 
+
+_BROKERS_TIME = Setting("message.timestamp.type", "LogAppendTime")
 
 _NEVER_LOST = (*_kept(_FOR_EVER), Setting("retention.bytes", _FOR_EVER))
 """What keeps a control log for ever."""

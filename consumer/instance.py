@@ -24,6 +24,7 @@ from adapters.bundles import Bundles
 from adapters.fleet_topic import Announcer
 from adapters.group_offsets import Start, settle_start
 from adapters.kafka import NotPermitted, require_topics, topic_names
+from adapters.onnx_model import runtime_name
 from adapters.request_stream import RequestStream
 from adapters.settings import Membership, Settings
 from adapters.stream_config import group_of
@@ -113,11 +114,16 @@ def run(
     )
     limits = Limits.of(settings.consumer, settings.cache_folder, slot)
     bundles = open_bundles(settings)
-    shadows = ShadowScorer(settings, model, instance, _journal(settings, f"{model}-{slot}-shadow"))
+    runtime = runtime_name()
+    shadows = ShadowScorer(
+        settings, model, instance, runtime, _journal(settings, f"{model}-{slot}-shadow")
+    )
     loader = Loader(bundles, model, limits, reporter.changed, shadows.in_use)
     follower = Follower(settings, model, loader, reporter.changed)
     isolation = _isolation(settings, model, slot, bundles, health.pulse.beating(stop.has_not_come))
-    service = Service(settings.consumer, instance, follower, loader, reporter, shadows, isolation)
+    service = Service(
+        settings.consumer, instance, runtime, follower, loader, reporter, shadows, isolation
+    )
     place = Place(service)
     stream = RequestStream(settings, model, instance, place, health.pulse.beating(stop.is_overdue))
     service.attach(stream, stream.record_limit)

@@ -65,6 +65,7 @@ def too_large(answer: ForecastAnswer, limit: int) -> RejectionAnswer:
             revision=forecast.revision,
             source=forecast.source,
             instance=forecast.instance,
+            runtime=forecast.runtime,
         ),
     )
 

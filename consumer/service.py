@@ -46,6 +46,7 @@ class Service:
         self,
         settings: Consumer,
         instance: str,
+        runtime: str,
         follower: Follower,
         loader: Loader,
         reporter: Reporter,
@@ -57,6 +58,7 @@ class Service:
         self.lag: int | None = None
         """Requests of the owned partitions that are not answered yet, None where it is not known."""
         self._instance = instance
+        self._runtime = runtime
         self._follower = follower
         self._loader = loader
         self._reporter = reporter
@@ -196,6 +198,7 @@ class Service:
                 batch,
                 scored_at=datetime.now(UTC),
                 instance=self._instance,
+                runtime=self._runtime,
                 max_answer_bytes=self._record_limit,
                 crashing=deadly,
             )

@@ -86,11 +86,14 @@ class _Item:
 class ShadowScorer:
     """Starts with ``start``; ``hand_over`` is for the answering loop, the rest for any thread."""
 
-    def __init__(self, settings: Settings, model: str, instance: str, journal: Journal) -> None:
+    def __init__(
+        self, settings: Settings, model: str, instance: str, runtime: str, journal: Journal
+    ) -> None:
         self._settings = settings
         self._journal = journal
         self._model = model
         self._instance = instance
+        self._runtime = runtime
         self._limit = record_limit(settings)
         self._room = settings.consumer.shadow_queue_kilobytes * 1_024
         # Lists and numbers that one thread writes and others read, instead of a lock that the loop
@@ -261,6 +264,7 @@ class ShadowScorer:
                 batch,
                 scored_at=datetime.now(UTC),
                 instance=self._instance,
+                runtime=self._runtime,
                 max_answer_bytes=self._limit,
             )
             if self._stream is None:

@@ -303,6 +303,7 @@ def _object(rejected: Rejected) -> dict[str, Any]:
         "digest": said.digest or None,
         "revision": said.revision,
         "instance": said.instance,
+        "runtime": said.runtime,
         "key": _text(rejected.key),
         "size": rejected.size,
         "kept": rejected.value is not None,

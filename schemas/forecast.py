@@ -37,7 +37,9 @@ class Forecast(msgspec.Struct, frozen=True, gc=False):
     ``outputs`` maps the contract's output names to numbers; a float32 is written with the digits of
     the float64 of the same value, so that it reads back to the same bits. ``revision`` is that of the
     snapshot that answered; ``digest`` is the bundle's; ``instance`` is the consumer's name on the
-    fleet topic. Unknown keys are accepted: later versions add some.
+    fleet topic, and ``runtime`` what it computed with: onnxruntime, its version and the numeric
+    class of the CPU, with spaces between, or empty in old answers. Unknown keys are accepted: later
+    versions add some.
     """
 
     request_id: str
@@ -51,6 +53,7 @@ class Forecast(msgspec.Struct, frozen=True, gc=False):
     source: Source
     scored_at: datetime
     instance: str
+    runtime: str = ""
 
 
 encode_forecast: Callable[[Forecast], bytes] = msgspec.json.Encoder().encode
@@ -77,6 +80,7 @@ def forecast_encoder(
     revision: int,
     scored_at: datetime,
     instance: str,
+    runtime: str,
 ) -> Callable[[str, msgspec.Raw, Any, Source], bytes]:
     """What gives the bytes of ``encode_forecast`` from what differs between the forecasts of a batch.
 
@@ -92,7 +96,7 @@ def forecast_encoder(
             "revision": revision,
         }
     )
-    end = _members({"scored_at": scored_at, "instance": instance})
+    end = _members({"scored_at": scored_at, "instance": instance, "runtime": runtime})
     encode_into = msgspec.json.Encoder().encode_into
     buffer = bytearray()
 

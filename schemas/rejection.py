@@ -73,6 +73,7 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revision: int
     source: Source
     instance: str
+    runtime: str = ""
 
 
 HEADER_PREFIX = "modelwire-"
@@ -90,13 +91,14 @@ Headers = list[Header]
 def rejection_headers(rejection: Rejection) -> Headers:
     """The rejection as Kafka headers, one a field, text in UTF-8."""
     source = rejection.source
-    model, version, variant, digest, revision, instance = _headers_of_many(
+    model, version, variant, digest, revision, instance, runtime = _headers_of_many(
         rejection.model,
         rejection.version,
         rejection.variant,
         rejection.digest,
         rejection.revision,
         rejection.instance,
+        rejection.runtime,
     )
     return [
         ("modelwire-reason", rejection.reason.encode(errors="replace")),
@@ -112,12 +114,19 @@ def rejection_headers(rejection: Rejection) -> Headers:
         ),
         ("modelwire-timestamp", b"%d" % source.timestamp),
         instance,
+        runtime,
     ]
 
 
 @lru_cache(maxsize=64)
 def _headers_of_many(
-    model: str, version: int, variant: str, digest: str, revision: int, instance: str
+    model: str,
+    version: int,
+    variant: str,
+    digest: str,
+    revision: int,
+    instance: str,
+    runtime: str,
 ) -> tuple[Header, ...]:
     """The headers that are the same for all rejections of a version under a snapshot.
 
@@ -130,6 +139,7 @@ def _headers_of_many(
         ("digest", digest),
         ("revision", str(revision)),
         ("instance", instance),
+        ("runtime", runtime),
     )
     return tuple((HEADER_PREFIX + name, text.encode(errors="replace")) for name, text in fields)
 
@@ -153,6 +163,7 @@ def read_rejection(headers: Headers) -> Rejection:
             revision=int(found["revision"]),
             source=Source(topic, int(partition), int(offset), int(found["timestamp"])),
             instance=found["instance"],
+            runtime=found.get("runtime", ""),
         )
     except KeyError as missing:
         raise ValueError(f"the rejection has no header {HEADER_PREFIX}{missing.args[0]}") from None

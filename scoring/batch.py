@@ -94,6 +94,7 @@ class _Scene(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     scored_at: datetime
     instance: str
+    runtime: str
     max_answer_bytes: int
     crashing: Collection[tuple[int, int]] = ()
 
@@ -104,16 +105,18 @@ def answer(
     *,
     scored_at: datetime,
     instance: str,
+    runtime: str = "",
     max_answer_bytes: int,
     crashing: Collection[tuple[int, int]] = (),
 ) -> list[Answer]:
     """One answer for each request of ``batch``, in its order.
 
-    ``scored_at`` must know its zone. A forecast of more than ``max_answer_bytes`` becomes a rejection.
+    ``scored_at`` must know its zone; ``instance`` and ``runtime`` say who answers (``schemas.forecast``).
+    A forecast of more than ``max_answer_bytes`` becomes a rejection.
     ``crashing`` are requests, by partition and offset, that are known to bring the runtime down: they
     are rejected instead of run. Never raises for what a request holds or for what the model does with it.
     """
-    scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes, crashing)
+    scene = _Scene(snapshot, _with_zone(scored_at), instance, runtime, max_answer_bytes, crashing)
     answers: _Answers = [None] * len(batch)
     for group in _admit(scene, batch, answers):
         _answer_group(scene, batch, group, answers)
@@ -127,13 +130,14 @@ def shadow_answers(
     *,
     scored_at: datetime,
     instance: str,
+    runtime: str = "",
     max_answer_bytes: int,
 ) -> list[Answer]:
     """What ``shadow`` says to its share of ``batch``, which ``snapshot`` answered; in the batch's order.
 
     The rest as in ``answer``.
     """
-    scene = _Scene(snapshot, _with_zone(scored_at), instance, max_answer_bytes)
+    scene = _Scene(snapshot, _with_zone(scored_at), instance, runtime, max_answer_bytes)
     answers: _Answers = [None] * len(batch)
     group = _Group(Variant.SHADOW, shadow.version, [])
     versions = [shadow.version, *(each.version for each in _groups(snapshot))]
@@ -247,6 +251,7 @@ def _answer_group(
         revision=scene.snapshot.revision,
         scored_at=scene.scored_at,
         instance=scene.instance,
+        runtime=scene.runtime,
     )
     outcomes = run_rows(version, [row for _, _, row in group.taken])
     for (place, request, _), outcome in zip(group.taken, outcomes, strict=True):
@@ -281,6 +286,7 @@ def _reject(
         revision=scene.snapshot.revision,
         source=_source(incoming),
         instance=scene.instance,
+        runtime=scene.runtime,
     )
     return RejectionAnswer(incoming, rejection)
 

@@ -67,6 +67,7 @@ class Rederivation:
             [incoming],
             scored_at=said.scored_at,
             instance=said.instance,
+            runtime=said.runtime,
             max_answer_bytes=len(given) + 1_000,
         )
         return again.value if isinstance(again, ForecastAnswer) else repr(again.rejection).encode()

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from adapters.control_log import read_log
 from adapters.fleet_topic import live_instances
@@ -129,7 +128,6 @@ def test_an_undo_takes_the_bad_version_back_within_a_second(harness: Harness) ->
 
     Each of three undos counts, by the instances' clocks and by the broker's, which stamps the records.
     """
-    _stamp_by_broker(harness)
     harness.release(store_bundle(harness.store, harness.model, 1.0))
     for slot in range(2):
         harness.start(slot)
@@ -158,18 +156,6 @@ def test_an_undo_takes_the_bad_version_back_within_a_second(harness: Harness) ->
         ]
         print(f"seconds from an undo to the bad version's last answer, by the {clock}: {seconds}")
         assert max(seconds) <= UNDO_LIMIT_SECONDS
-
-
-def _stamp_by_broker(harness: Harness) -> None:
-    """Let the results have the time at which the broker took them."""
-    kept = ConfigEntry(
-        "message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET
-    )
-    resource = ConfigResource(
-        ConfigResource.Type.TOPIC, harness.topics.results, incremental_configs=[kept]
-    )
-    admin = AdminClient({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
-    admin.incremental_alter_configs([resource])[resource].result()
 
 
 def _answer_times(harness: Harness, count: int) -> dict[str, list[tuple[float, int]]]:

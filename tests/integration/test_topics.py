@@ -106,6 +106,7 @@ def test_an_answer_has_room_for_the_request_that_it_echoes(stack: RunningStack, 
             "retention.bytes 1000000, wanted -1",
         ),
         ("requests", 4, {}, "partitions 4, wanted 8"),
+        ("results", 8, {}, "message.timestamp.type CreateTime, wanted LogAppendTime"),
         ("results", 8, {"max_message_bytes": "2000"}, "max.message.bytes 2000, wanted at least"),
         ("rejections", 1, {"retention_ms": "60000"}, "retention.ms 60000, wanted at least"),
         (
@@ -141,7 +142,12 @@ def test_more_generous_limits_are_accepted(stack: RunningStack, model: str) -> N
     settings = stack.settings(model)
     names = topic_names(settings, model)
     make(settings, names.requests, 8, retention_ms="-1")
-    make(settings, names.results, 8, retention_ms="999999999", max_message_bytes="9000000")
+    generous = {
+        "retention_ms": "999999999",
+        "max_message_bytes": "9000000",
+        "message_timestamp_type": "LogAppendTime",
+    }
+    make(settings, names.results, 8, **generous)
     outcomes = dict(create_topics(settings, model))
     assert outcomes[names.requests] == outcomes[names.results] == Outcome.EXISTS
     assert outcomes[names.control] == Outcome.CREATED

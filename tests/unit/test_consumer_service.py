@@ -127,10 +127,11 @@ class Scene:
         reporter = SimpleNamespace(peer_revision=0, changed=lambda: None)
         settings = Settings(consumer={"commit_interval_ms": 5_000})  # type: ignore[arg-type]
         self.stream = ScriptedStream()
-        self.shadows = ShadowScorer(settings, "m", "i", Journal(Path("/dev/null"), "nowhere"))
+        self.shadows = ShadowScorer(settings, "m", "i", "r", Journal(Path("/dev/null"), "nowhere"))
         self.service = Service(
             settings.consumer,
             "i",
+            "r",
             self.follower,  # type: ignore[arg-type]
             self.loader,  # type: ignore[arg-type]
             reporter,  # type: ignore[arg-type]

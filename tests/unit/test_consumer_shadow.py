@@ -91,7 +91,7 @@ class Scene:
         )
         self.newest = running(4)
         self.in_use_when_let_go: list[tuple[Snapshot, ...]] = []
-        self.scorer = ShadowScorer(settings, "sales", "sales-0", journal)
+        self.scorer = ShadowScorer(settings, "sales", "sales-0", "r", journal)
 
     def start(self) -> None:
         """Start the thread."""

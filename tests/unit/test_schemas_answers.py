@@ -44,6 +44,7 @@ def forecast(inputs: bytes = b"{}", request_id: str = "r-1", **outputs: float) -
         source=Source("sales.requests", 3, 123, 1_500_000_000_000),
         scored_at=datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC),
         instance="sales-0",
+        runtime="onnxruntime 1.31.0 x86_64-avx512",
     )
 
 
@@ -59,6 +60,7 @@ def rejection(detail: str = "a detail", topic: str = "sales.requests") -> Reject
         revision=44,
         source=Source(topic, 3, 123, 1_500_000_000_000),
         instance="sales-0",
+        runtime="onnxruntime 1.31.0 x86_64-avx512",
     )
 
 
@@ -68,7 +70,8 @@ def test_a_forecast_has_these_bytes() -> None:
         b'{"request_id":"r-1","inputs":{"a": 1.50},"outputs":{"units":0.5},"model":"sales",'
         b'"version":12,"digest":"' + DIGEST.encode() + b'","variant":"candidate","revision":44,'
         b'"source":{"topic":"sales.requests","partition":3,"offset":123,"timestamp":1500000000000},'
-        b'"scored_at":"2026-01-01T12:00:00.123456Z","instance":"sales-0"}'
+        b'"scored_at":"2026-01-01T12:00:00.123456Z","instance":"sales-0",'
+        b'"runtime":"onnxruntime 1.31.0 x86_64-avx512"}'
     )
 
 
@@ -109,6 +112,7 @@ def test_the_forecasts_of_a_batch_have_the_bytes_of_each_one(
         "revision": number,
         "scored_at": scored_at,
         "instance": instance,
+        "runtime": instance[::-1],
     }
     encode = forecast_encoder(**shared)
     for request_id, inputs, outputs, source in batch:
@@ -181,7 +185,16 @@ def test_a_lone_surrogate_in_a_sentence_does_no_harm() -> None:
     assert read_rejection(rejection_headers(rejection("\ud800"))).detail == "?"
 
 
-@pytest.mark.parametrize("name", [name for name, _ in rejection_headers(rejection())])
+def test_a_rejection_of_before_says_nothing_of_its_runtime() -> None:
+    """Consumers did not always write that header."""
+    old = [pair for pair in rejection_headers(rejection()) if pair[0] != "modelwire-runtime"]
+    assert read_rejection(old).runtime == ""
+
+
+DEMANDED = [name for name, _ in rejection_headers(rejection()) if name != "modelwire-runtime"]
+
+
+@pytest.mark.parametrize("name", DEMANDED)
 def test_a_missing_header_is_named(name: str) -> None:
     """Without any one of its headers a rejection cannot be read."""
     headers = [pair for pair in rejection_headers(rejection()) if pair[0] != name]

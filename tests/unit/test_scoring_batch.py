@@ -72,6 +72,7 @@ def test_a_forecast_says_where_it_comes_from() -> None:
         [incoming(request(raw), offset=77)],
         scored_at=NOON,
         instance="sales-0",
+        runtime="a runtime",
         max_answer_bytes=10_000,
     )
     forecast = forecast_of(only)
@@ -89,6 +90,7 @@ def test_a_forecast_says_where_it_comes_from() -> None:
         source=Source("sales.requests", 3, 77, 1_500_000_000_000),
         scored_at=NOON,
         instance="sales-0",
+        runtime="a runtime",
     )
 
 
