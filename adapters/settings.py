@@ -214,6 +214,22 @@ class Consumer(Section):
     """Time between two log lines that sum up what was answered; none is written a request."""
 
 
+class Audit(Section):
+    """Where answers are kept for the audit, and how they get there."""
+
+    store_url: str = ""
+    """Where answer files are: ``s3://bucket[/prefix]`` or ``file:///folder``. Empty: ``store_url``."""
+
+    file_megabytes: int = Field(default=64, ge=1, le=1_024)
+    """Records of one file, in MiB before they are compressed, beyond which it is stored."""
+
+    file_seconds: float = Field(default=300, ge=0.1, le=86_400)
+    """Age of a file's first record here at which it is stored, so that no answer waits longer."""
+
+    buffer_megabytes: int = Field(default=256, ge=8, le=65_536)
+    """Records that wait to be stored, over all partitions, in MiB. Beyond it the largest file is stored."""
+
+
 class LocalStack(Section):
     """The Kafka broker and the S3 server that ``modelwire up`` starts."""
 
@@ -250,6 +266,7 @@ class Settings(BaseSettings):
     topics: Topics = Field(default_factory=Topics)
     stack: LocalStack = Field(default_factory=LocalStack)
     consumer: Consumer = Field(default_factory=Consumer)
+    audit: Audit = Field(default_factory=Audit)
 
     @classmethod
     def settings_customise_sources(
@@ -273,6 +290,11 @@ class Settings(BaseSettings):
     def cache_folder(self) -> Path:
         """Where what may be lost is kept, for the instances of this machine."""
         return self.consumer.cache_dir or self.state_dir / "cache"
+
+    @property
+    def audit_url(self) -> str:
+        """Where answer files are."""
+        return self.audit.store_url or self.store_url
 
     @property
     def s3_settings(self) -> S3Settings:

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "modelwire.rejections:rejections",
         "List what was rejected, and send it again.",
     ),
+    "audit": ("audit.cli:audit", "Keep answers, find them, explain them, derive them again."),
     "verify-stream": (
         "modelwire.verify_stream:verify_stream",
         "Count lost, doubled and wrong answers.",

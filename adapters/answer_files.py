@@ -1,0 +1,236 @@
+"""Answer files: rows to the bytes of a Parquet file and back, and where a store keeps them.
+
+``schemas.answer_file`` has the rules. A file is sorted by version and key (``_ORDER``), in row groups of
+``ROW_GROUP`` with statistics, and its request ids have a Bloom filter for each group: a reader that asks
+for a key, a version, a time or an id skips what cannot hold it.
+
+A listing is believed for where files may be, never for what they hold.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adapters.answer_rows import OUTPUT_PREFIX, columns_of, records_of, unreadable_in
+from adapters.object_store import ObjectStore, TooLarge
+from schemas.answer_file import (
+    FOOTER_KEY,
+    MAX_FILE_BYTES,
+    ContentHash,
+    FileDamaged,
+    FileName,
+    Footer,
+    Kind,
+    Record,
+    day_folder,
+    decode_footer,
+    encode_footer,
+    kind_folder,
+    parse_key,
+)
+
+ROW_GROUP = 65_536
+"""Most rows of a row group."""
+
+_LEVEL = 3
+"""Of zstd."""
+
+_FALSE_POSITIVES = 0.01
+"""How often a Bloom filter says of an absent id that it may be there."""
+
+_ORDER: Mapping[Kind, tuple[str, ...]] = {
+    Kind.FORECASTS: ("version", "key", "offset"),
+    Kind.SHADOW: ("version", "key", "offset"),
+    Kind.REJECTIONS: ("reason", "key", "offset"),
+    Kind.CONTROL: ("offset",),
+}
+_HAVE_IDS = (Kind.FORECASTS, Kind.SHADOW, Kind.REJECTIONS)
+
+_RECENT_DAYS = 8
+"""How far back the end of a chain is looked for before all files are listed."""
+
+
+def encode_file(footer: Footer, tables: Iterable[pa.Table]) -> bytes:
+    """The bytes of an answer file. ``tables`` are ``answer_rows.rows_of`` its records.
+
+    ``rows``, ``content`` and ``unreadable`` of the footer must be theirs. The same rows and footer give
+    the same bytes under the same pyarrow.
+    """
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    kind = footer.kind
+    order = [(name, "ascending") for name in _ORDER[kind]]
+    outputs = sorted(name for name in table.column_names if name.startswith(OUTPUT_PREFIX))
+    table = table.select([*columns_of(kind), *outputs]).sort_by(order)
+    table = table.replace_schema_metadata({FOOTER_KEY: encode_footer(footer)})
+    written = io.BytesIO()
+    pq.write_table(
+        table,
+        written,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        compression_level=_LEVEL,
+        use_dictionary=[
+            name for name, of in columns_of(kind).items() if pa.types.is_dictionary(of)
+        ],
+        sorting_columns=pq.SortingColumn.from_ordering(table.schema, order),
+        bloom_filter_options={"request_id": {"fpp": _FALSE_POSITIVES}}
+        if kind in _HAVE_IDS
+        else None,
+    )
+    return written.getvalue()
+
+
+def read_footer(content: bytes, name: FileName) -> Footer:
+    """What the file under this name says of itself.
+
+    Raises FileDamaged where it is no answer file, or belongs elsewhere.
+    """
+    return _footer(_opened(content, name), name)
+
+
+def read_rows(content: bytes, name: FileName) -> pa.Table:
+    """The rows of the file, once its records have the digest that its footer states.
+
+    Raises FileDamaged where they do not, or the file is none.
+    """
+    file = _opened(content, name)
+    footer = _footer(file, name)
+    try:
+        table = file.read()
+        records = list(records_of(footer.kind, table))
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _damaged(name, f"its rows cannot be read: {error}") from None
+    records.sort(key=lambda record: record.offset)
+    _check_records(name, footer, records, unreadable_in(table))
+    return table
+
+
+def read_records(content: bytes, name: FileName) -> list[Record]:
+    """The records of the file in the order of their offsets; raises as ``read_rows``."""
+    table = read_rows(content, name)
+    return sorted(records_of(name.kind, table), key=lambda record: record.offset)
+
+
+class AnswerStore:
+    """The answer files of one model in a store. Raises as the store does."""
+
+    def __init__(self, store: ObjectStore, model: str) -> None:
+        self._store = store
+        self._model = model
+
+    @property
+    def url(self) -> str:
+        """The store's address."""
+        return self._store.url
+
+    def names(
+        self, kind: Kind, first_day: date | None = None, last_day: date | None = None
+    ) -> list[FileName]:
+        """The files whose records were written on these days (both included), by partition and place.
+
+        All files are listed unless both are given.
+        """
+        if first_day is not None and last_day is not None:
+            keys = self._on_days(kind, first_day, last_day)
+        else:
+            keys = self._store.list(kind_folder(kind, self._model))
+        found = [name for name in map(parse_key, keys) if name is not None]
+        return sorted(
+            (
+                name
+                for name in found
+                if (first_day is None or name.day >= first_day)
+                and (last_day is None or name.day <= last_day)
+            ),
+            key=lambda name: (name.partition, name.first, name.day),
+        )
+
+    def ends(self, kind: Kind, partitions: Sequence[int], today: date) -> dict[int, FileName]:
+        """The last file of each partition's chain; a partition without files is left out."""
+        found: dict[int, FileName] = {}
+        recent = self.names(kind, today - timedelta(days=_RECENT_DAYS), today + timedelta(days=1))
+        for name in recent:
+            found[name.partition] = name
+        if set(partitions) - set(found):
+            for name in self.names(kind):
+                found[name.partition] = name
+        return {number: found[number] for number in partitions if number in found}
+
+    def read(self, name: FileName) -> bytes:
+        """The file's bytes. Raises NotFound, and FileDamaged where it is larger than any such file."""
+        try:
+            return self._store.get(name.key, limit=MAX_FILE_BYTES)
+        except TooLarge as error:
+            raise _damaged(name, f"it has {error.size:,} bytes") from None
+
+    def put(self, name: FileName, content: bytes) -> bool:
+        """Stores the file; False where another stands there already."""
+        return self._store.put_if_absent(name.key, content)
+
+    def has(self, name: FileName) -> bool:
+        """Whether the file is there."""
+        return self._store.exists(name.key)
+
+    def _on_days(self, kind: Kind, first_day: date, last_day: date) -> Iterator[str]:
+        for number in range((last_day - first_day).days + 1):
+            day = first_day + timedelta(days=number)
+            yield from self._store.list(day_folder(kind, self._model, day))
+
+
+def _opened(content: bytes, name: FileName) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(name, f"it is no Parquet file: {error}") from None
+
+
+def _footer(file: pq.ParquetFile, name: FileName) -> Footer:
+    raw = (file.metadata.metadata or {}).get(FOOTER_KEY)
+    if raw is None:
+        raise _damaged(name, "it has no footer of an answer file")
+    try:
+        footer = decode_footer(raw)
+    except ValueError as error:
+        raise _damaged(name, f"its footer cannot be read: {error}") from None
+    says = (footer.kind, footer.model, footer.partition, footer.first)
+    if says != (name.kind, name.model, name.partition, name.first):
+        raise _damaged(
+            name,
+            f"its footer says {footer.kind} of {footer.model}, partition {footer.partition} from "
+            f"{footer.first}",
+        )
+    return footer
+
+
+def _check_records(
+    name: FileName, footer: Footer, records: Sequence[Record], unreadable: int
+) -> None:
+    digest = ContentHash()
+    digest.take(records)
+    offsets = [record.offset for record in records]
+    inside = all(footer.first <= offset < footer.next for offset in offsets)
+    if len(records) != footer.rows or not inside or len(set(offsets)) != len(offsets):
+        raise _damaged(
+            name,
+            f"it states {footer.rows:,} records from {footer.first} to before {footer.next} and holds "
+            f"{len(records):,}",
+        )
+    if digest.digest != footer.content or unreadable != footer.unreadable:
+        raise _damaged(name, f"its records have the digest {digest.digest}, not {footer.content}")
+    days = {name.day} | {_day_of(record) for record in (records[0], records[-1])}
+    if len(days) > 1:
+        raise _damaged(name, f"its records were written on {max(days)}")
+
+
+def _day_of(record: Record) -> date:
+    return date(1970, 1, 1) + timedelta(days=record.time_ms // 86_400_000)
+
+
+def _damaged(name: FileName, found: str) -> FileDamaged:
+    return FileDamaged(
+        f"{name.key}: {found}",
+        hint="restore the file from a backup of the store, or find who wrote there",
+    )

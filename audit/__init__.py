@@ -1,0 +1,1 @@
+"""Audit: every answer kept, found, explained and derived again."""
