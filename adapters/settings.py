@@ -227,7 +227,7 @@ class Audit(Section):
     """Age of a file's first record here at which it is stored, so that no answer waits longer."""
 
     buffer_megabytes: int = Field(default=256, ge=8, le=65_536)
-    """Records that wait to be stored, over all partitions, in MiB. Beyond it the largest file is stored."""
+    """Records that wait to be stored, over all partitions, in MiB. Beyond it the largest is stored."""
 
 
 class LocalStack(Section):
