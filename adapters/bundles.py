@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from adapters.object_store import ObjectStore, TooLarge, problem_of_key
+from adapters.object_store import ObjectStore, RemovableStore, TooLarge, problem_of_key
 from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
 from schemas.manifest import (
     MANIFEST_NAME,
@@ -173,6 +173,14 @@ def verify_bundle(store: ObjectStore, digest: str) -> Manifest:
     for name in sorted(manifest.files):
         read_file(store, digest, manifest, name)
     return manifest
+
+
+def remove_bundle(store: RemovableStore, digest: str) -> None:
+    """Removes a bundle: its manifest first, so that a part of it that is left is no bundle."""
+    manifest = _key(digest, MANIFEST_NAME)
+    store.remove(manifest)
+    for key in list(store.list(manifest.rpartition("/")[0])):
+        store.remove(key)
 
 
 def list_bundles(store: ObjectStore) -> Iterator[str]:

@@ -68,6 +68,15 @@ class FileStore:
             finally:
                 os.close(descriptor)
 
+    def remove(self, key: str) -> None:
+        path = self._path(key)
+        with self._translated(f"cannot remove {key}"):
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            _sync_folder(path.parent)
+
     def list(self, folder: str = "") -> Iterator[str]:
         prefix = folder_of(folder)
 

@@ -12,7 +12,7 @@ Rules that both stores keep (one contract suite runs on both):
    that are not keys by rule 2 are left out.
 
 What the bytes mean, and whether they are the right ones, is for ``adapters.bundles``.
-``file_store`` and ``s3_store`` are opened only through ``open_store``.
+``file_store`` and ``s3_store`` are opened only through ``open_store`` and ``open_removable_store``.
 """
 
 import re
@@ -86,6 +86,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class RemovableStore(ObjectStore, Protocol):
+    """A store whose objects may be removed, for the few who tidy up: all others add only."""
+
+    def remove(self, key: str) -> None:
+        """Removes the object; that there is none is fine."""
+        ...
+
+
 @dataclass(frozen=True)
 class S3Settings:
     """How to reach an S3 server.
@@ -105,6 +113,11 @@ class S3Settings:
 
 
 def open_store(url: str, s3: S3Settings | None = None) -> ObjectStore:
+    """As ``open_removable_store``, for those who remove nothing."""
+    return open_removable_store(url, s3)
+
+
+def open_removable_store(url: str, s3: S3Settings | None = None) -> RemovableStore:
     """The store at ``file:///folder[/prefix]`` or ``s3://bucket[/prefix]``.
 
     Nothing is created and nobody is asked yet: a missing folder is an empty store, a missing bucket

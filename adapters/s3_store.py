@@ -162,6 +162,15 @@ class S3Store:
 
         return self._tried(f"cannot read {key}", get, key=key)
 
+    def remove(self, key: str) -> None:
+        name = self._name(key)
+
+        def remove() -> None:
+            with _in_time():
+                self._client.delete_object(Bucket=self._bucket, Key=name)
+
+        self._tried(f"cannot remove {key}", remove)
+
     def list(self, folder: str = "") -> Iterator[str]:
         prefix = folder_of(folder)
         page: ListObjectsV2RequestTypeDef = {

@@ -226,6 +226,10 @@ class Audit(Section):
     file_seconds: float = Field(default=300, ge=0.1, le=86_400)
     """Age of a file's first record here at which it is stored, so that no answer waits longer."""
 
+    retention_days: int = Field(default=400, ge=1, le=100_000)
+    """How long answers can be asked for. No bundle that one of them refers to is removed in that time.
+    The answer files are removed by the bucket's lifecycle rule, not by modelwire."""
+
     buffer_megabytes: int = Field(default=256, ge=8, le=65_536)
     """Records that wait to be stored, over all partitions, in MiB. Beyond it the largest is stored."""
 

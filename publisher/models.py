@@ -38,14 +38,19 @@ class Model:
     problem: str = ""
 
 
-def find_models(settings: Settings) -> list[Model]:
-    """Every model of the cluster with its status, by name."""
+def list_models(settings: Settings) -> list[str]:
+    """The name of every model of the cluster, sorted."""
     with admin(settings) as asked:
         try:
             topics = asked.client.list_topics(timeout=ANSWER_LIMIT_SECONDS).topics
         except KafkaException as error:
             raise asked.explain(error.args[0], "list the topics") from error
-    names = model_names(settings, topics)
+    return model_names(settings, topics)
+
+
+def find_models(settings: Settings) -> list[Model]:
+    """Every model of the cluster with its status, by name."""
+    names = list_models(settings)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda name: _look(settings, name), names))
 

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from adapters.object_store import ObjectStore, S3Settings, TooLarge, open_store
+from adapters.object_store import (
+    ObjectStore,
+    RemovableStore,
+    S3Settings,
+    TooLarge,
+    open_removable_store,
+    open_store,
+)
 from schemas.errors import NotFound, UsageProblem
 
-Opener = Callable[[], ObjectStore]
+Opener = Callable[[], RemovableStore]
 
 WRITERS = 16
 RACES = 12
@@ -21,7 +28,7 @@ RACES = 12
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens the same empty store again and again, each time as another writer would."""
     if request.param == "file":
-        return lambda: open_store((tmp_path / "a store").as_uri())
+        return lambda: open_removable_store((tmp_path / "a store").as_uri())
     stack = request.getfixturevalue("stack")
     settings = S3Settings(
         endpoint_url=stack.s3.endpoint,
@@ -30,7 +37,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
         secret_key=stack.s3.secret_key,
     )
     url = f"s3://{stack.bucket}/test-{uuid.uuid4().hex}"
-    return lambda: open_store(url, settings)
+    return lambda: open_removable_store(url, settings)
 
 
 @pytest.fixture
@@ -52,6 +59,20 @@ def test_a_key_is_written_once(store: ObjectStore) -> None:
     assert store.put_if_absent("key", b"second") is False
     assert store.put_if_absent("key", b"first") is False
     assert store.get("key", limit=100) == b"first"
+
+
+def test_what_is_removed_is_gone_and_may_be_put_again(opener: Opener) -> None:
+    """Its neighbours stay; that there is nothing to remove is fine."""
+    store = opener()
+    assert store.put_if_absent("folder/one", b"1")
+    assert store.put_if_absent("folder/two", b"2")
+    store.remove("folder/one")
+    store.remove("folder/one")
+    store.remove("nowhere/at-all")
+    assert list(store.list("folder")) == ["folder/two"]
+    with pytest.raises(NotFound):
+        store.get("folder/one", limit=10)
+    assert store.put_if_absent("folder/one", b"3")
 
 
 def test_of_racing_writers_one_wins(opener: Opener) -> None:
