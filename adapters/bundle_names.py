@@ -7,13 +7,16 @@ one bundle has it, or by the address of its folder, which must lie in the store 
 import re
 from pathlib import Path
 
-from adapters.bundles import list_bundles
+from adapters.bundles import ELSEWHERE, list_bundles
 from adapters.object_store import ObjectStore
 from schemas.errors import NotFound, UsageProblem
 
 SHORTEST_PREFIX = 6
 """Fewest hexadecimal digits that name a bundle. Among a thousand bundles, two share their first six in
 3 % of cases."""
+
+SHOWN_DIGITS = 12
+"""Hexadecimal digits of a digest in a message or a table: any command takes them in place of the whole."""
 
 _DIGITS = re.compile(r"[0-9a-f]+")
 _FOLDER = re.compile(r"(?P<store>.*)/bundles/(?P<digits>[0-9a-f]{64})")
@@ -41,8 +44,7 @@ def find_bundle(store: ObjectStore, text: str) -> str:
     if not found:
         raise NotFound(
             f"no bundle in {store.url} has a digest that begins with {digits}",
-            hint="check the digits; what was trained before `modelwire up`, or from another folder, lies "
-            "in another store: name it, for instance MODELWIRE_STORE_URL=file:///folder/.modelwire/store",
+            hint=f"check the digits; {ELSEWHERE}",
         )
     if len(found) > 1:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -64,6 +66,7 @@ def _digest_of_address(store: ObjectStore, text: str) -> str:
     if matched["store"] != store.url:
         raise UsageProblem(
             f"the bundle lies in {matched['store']}, but the store is {store.url}",
-            hint=f"consumers read from one store; name it for them too (--store {matched['store']})",
+            hint="consumers read from one store; bring the bundle there: modelwire bundle copy "
+            f"{matched['digits'][:SHOWN_DIGITS]} --from {matched['store']}",
         )
     return f"sha256:{matched['digits']}"

@@ -31,6 +31,12 @@ from schemas.manifest import (
     encode_manifest,
 )
 
+ELSEWHERE = (
+    "what was trained before `modelwire up`, or in another folder, lies in another store, and `modelwire "
+    "bundle copy DIGEST --from file:///folder/.modelwire/store` brings it to this one"
+)
+"""Where a bundle may be that a store does not have."""
+
 _FOLDER = "bundles"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MANIFEST_KEY = re.compile(rf"{_FOLDER}/([0-9a-f]{{64}})/{re.escape(MANIFEST_NAME)}")
@@ -95,6 +101,30 @@ def write_bundle(store: ObjectStore, manifest: Manifest, files: Mapping[str, byt
     return digest
 
 
+def copy_bundle(source: ObjectStore, target: ObjectStore, digest: str) -> bool:
+    """Copies a bundle, each file checked against its digest; False where it was there already.
+
+    One file is in memory at a time, and the manifest goes last, byte for byte. What the target already
+    has is compared. Raises as ``read_manifest`` and ``read_file`` do of the source, and Conflict where the
+    target holds something else under a key of this bundle.
+    """
+    raw = read_manifest_bytes(source, digest)
+    manifest = manifest_in(source, digest, raw)
+    was_there = is_stored(target, digest)
+    for name in sorted(manifest.files):
+        _put(target, digest, _key(digest, name), read_file(source, digest, manifest, name))
+    _put(target, digest, _key(digest, MANIFEST_NAME), raw)
+    return not was_there
+
+
+def check_writable(store: ObjectStore) -> None:
+    """Raises ModelwireError where nothing can be stored here, before anybody works for hours.
+
+    The only sure test is a write: the same few bytes under ``bundles/writable``, which are no bundle.
+    """
+    store.put_if_absent(f"{_FOLDER}/writable", b"modelwire can write here\n")
+
+
 def read_manifest(store: ObjectStore, digest: str) -> Manifest:
     """The manifest whose bytes hash to ``digest``.
 
@@ -117,7 +147,7 @@ def read_manifest_bytes(store: ObjectStore, digest: str) -> bytes:
     except NotFound as error:
         raise NotFound(
             f"there is no bundle {digest} in {store.url}",
-            hint="check the digest and the store; a bundle without a manifest was never finished",
+            hint=f"check the digest and the store; {ELSEWHERE}",
         ) from error
     except TooLarge as error:
         raise _damaged(

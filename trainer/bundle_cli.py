@@ -1,4 +1,4 @@
-"""``modelwire bundle``: makes bundles of models that other tools trained."""
+"""``modelwire bundle``: makes bundles of models that other tools trained, and copies bundles."""
 
 import math
 import time
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def bundle() -> None:
-    """Make a bundle of any ONNX model."""
+    """Make a bundle of any ONNX model; copy bundles between stores."""
 
 
 def _is_tolerance(_: click.Context, __: click.Parameter, value: float) -> float:
@@ -87,7 +87,7 @@ def create(
     """
     started = time.monotonic()
     # Imported here: `modelwire --help` must not wait for onnxruntime.
-    from adapters.bundles import write_bundle
+    from adapters.bundles import check_writable, write_bundle
     from adapters.object_store import open_store
     from adapters.settings import load_settings
     from trainer.contract_file import load_contract_file
@@ -105,8 +105,8 @@ def create(
     data = read_golden_data(golden, foreign.contract)
     settings = load_settings(store_url=out)
     store = open_store(settings.store_url, settings.s3_settings)
-    # A store that cannot be reached is found out before the proof, not after it.
-    next(store.list("bundles"), None)
+    # A store that cannot be written is found out now, not after minutes.
+    check_writable(store)
     made = make_bundle(
         foreign,
         data,
@@ -134,6 +134,49 @@ def create(
         click.echo(f"digest  {report['digest']}\nuri     {report['uri']}")
     else:
         click.echo(as_text(output, report))
+
+
+@bundle.command()
+@click.argument("digest")
+@click.option(
+    "--from",
+    "source",
+    metavar="URI",
+    help="Store that has the bundle (file:///folder, s3://bucket).  [default: that of the settings]",
+)
+@click.option(
+    "--to", "target", metavar="URI", help="Store to copy to.  [default: that of the settings]"
+)
+@output_option
+@click.pass_context
+def copy(
+    context: click.Context, digest: str, source: str | None, target: str | None, output: str
+) -> None:
+    """Copy a bundle from one store into another.
+
+    Every byte is checked against the bundle's digest; a damaged bundle is refused, and what the other
+    store has is never overwritten. Both stores are reached with the same S3 settings. DIGEST is the whole
+    digest, or six or more of its digits.
+    """
+    if source is None and target is None:
+        raise click.UsageError("Name the other store: --from URI or --to URI.", context)
+    # Imported here: `modelwire --help` must not wait for boto3.
+    from adapters.bundle_names import find_bundle
+    from adapters.bundles import copy_bundle
+    from adapters.object_store import open_store
+    from adapters.settings import load_settings
+
+    settings = load_settings()
+    had, store = (
+        open_store(each or settings.store_url, settings.s3_settings) for each in (source, target)
+    )
+    found = find_bundle(had, digest)
+    is_new = copy_bundle(had, store, found)
+    uri = f"{store.url}/bundles/{found.removeprefix('sha256:')}"
+    if output == TABLE:
+        click.echo(f"{'copied' if is_new else 'was there already'}\ndigest  {found}\nuri     {uri}")
+    else:
+        click.echo(as_text(output, {"digest": found, "uri": uri, "copied": is_new}))
 
 
 def _text(made: "ForeignBundle") -> str:

@@ -84,7 +84,12 @@ class _Day(click.ParamType[date]):
     help="Of everything that is drawn.",
 )
 @memory_option
-@click.option("--out", metavar="URI", help="Store to write to (file:///folder, s3://bucket).")
+@click.option(
+    "--out",
+    metavar="URI",
+    help="Store to write to, and where the parent of a --refresh is looked up (file:///folder, "
+    "s3://bucket).  [default: that of the settings]",
+)
 @output_option
 @click.pass_context
 def train(
@@ -109,7 +114,7 @@ def train(
     elif dataset is None:
         raise click.UsageError("Missing option '--dataset'.", context)
     # Imported here: `modelwire --help` must not wait for scikit-learn.
-    from adapters.bundles import write_bundle
+    from adapters.bundles import check_writable, write_bundle
     from adapters.object_store import open_store
     from adapters.settings import load_settings
     from trainer.bundle import Order, train_bundle
@@ -119,8 +124,8 @@ def train(
     file = None if dataset is None else load_dataset(dataset, data)
     settings = load_settings(store_url=out)
     store = open_store(settings.store_url, settings.s3_settings)
-    # A store that cannot be reached is found out before the training, not after it.
-    next(store.list("bundles"), None)
+    # A store that cannot be written is found out now, not after minutes.
+    check_writable(store)
     with progress_on_stderr() as say:
         if refresh is not None:
             bundle = _refreshed(settings, store, refresh, file, data, cutoff, memory_mb, say)

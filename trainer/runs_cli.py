@@ -9,14 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from adapters.bundle_names import SHOWN_DIGITS
 from adapters.output import TABLE, as_text, output_option
 from schemas.evidence import MODEL
 from trainer.runs import Comparison, Difference, MetricPair, Run, compare_runs, list_runs
 
 NOTHING = "–"
-SHORT = 12
-"""Hexadecimal digits of a digest in a table: any command takes them in place of the whole."""
-
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe."""
 
@@ -185,7 +183,7 @@ def _cut(value: object) -> str:
 
 
 def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:SHORT]
+    return digest.removeprefix("sha256:")[:SHOWN_DIGITS]
 
 
 def _figure(value: float | None) -> str:

@@ -201,7 +201,7 @@ def test_nothing_is_stored_when_the_data_is_refused(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with pytest.raises(ModelwireError, match=r"missing\.parquet"):
         run("--dataset", dataset, "--out", store.as_uri())
-    assert not list(open_store(store.as_uri()).list("bundles"))
+    assert not list(list_bundles(open_store(store.as_uri())))
 
 
 STRANGER = """\
