@@ -16,7 +16,7 @@ SHORTEST_PREFIX = 6
 3 % of cases."""
 
 SHOWN_DIGITS = 12
-"""Hexadecimal digits of a digest in a message or a table: any command takes them in place of the whole."""
+"""Hexadecimal digits of a digest in a message or a table: any command takes them for the whole."""
 
 _DIGITS = re.compile(r"[0-9a-f]+")
 _FOLDER = re.compile(r"(?P<store>.*)/bundles/(?P<digits>[0-9a-f]{64})")

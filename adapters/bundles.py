@@ -105,8 +105,8 @@ def copy_bundle(source: ObjectStore, target: ObjectStore, digest: str) -> bool:
     """Copies a bundle, each file checked against its digest; False where it was there already.
 
     One file is in memory at a time, and the manifest goes last, byte for byte. What the target already
-    has is compared. Raises as ``read_manifest`` and ``read_file`` do of the source, and Conflict where the
-    target holds something else under a key of this bundle.
+    has is compared. Raises as ``read_manifest`` and ``read_file`` do of the source, and Conflict where
+    the target holds something else under a key of this bundle.
     """
     raw = read_manifest_bytes(source, digest)
     manifest = manifest_in(source, digest, raw)

@@ -46,6 +46,7 @@ from pydantic_core import ErrorDetails
 from schemas.contract import Beyond, FieldType, TensorType
 from schemas.errors import NotFound, UsageProblem
 from trainer.toml_lines import Key, line_of, parse_toml
+from trainer.toml_problems import problems_by_key, read_toml_text, said_of
 
 EXAMPLE = "docs/how-to/bring-your-own-model.md"
 
@@ -143,12 +144,13 @@ class WrittenContract:
 def load_contract_file(path: Path) -> WrittenContract:
     """The contract file at ``path``. Raises NotFound, or UsageProblem with every line that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_toml_text(path, "a contract file")
     except FileNotFoundError:
         raise NotFound(f"no contract file at {path}", hint=f"{EXAMPLE} shows one") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageProblem(
-            f"{path} cannot be read as text: {error}", hint="a contract file is TOML in UTF-8"
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="a contract file is a TOML file; name it, and check its rights",
         ) from error
     return WrittenContract(path, text, _parse(path, text))
 
@@ -158,7 +160,8 @@ def _parse(path: Path, text: str) -> ContractFile:
     try:
         return ContractFile.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(_describe(path, text, problem) for problem in error.errors())
+        found = problems_by_key(tree, error.errors())
+        lines = [_describe(path, text, key, problems) for key, problems in found.items()]
         raise UsageProblem("\n".join(lines), hint=f"compare it with {EXAMPLE}") from error
 
 
@@ -170,22 +173,14 @@ _KEYS_OF: dict[str, type[_Table]] = {
 }
 
 
-def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
-    key = tuple(str(part) for part in problem["loc"])
-    if key[0] in _KEYS_OF:  # what follows is the place in a list, or the member of a union
-        key = key[: 2 if key[0] == "horizon" else 3]
-    match problem["type"]:
-        case "missing":
-            said = "is missing"
-        case "extra_forbidden":
-            table = _KEYS_OF[key[0]] if len(key) > 1 else ContractFile
-            kind = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "a contract file"
-            said = f"is no key of {kind}; the keys are {', '.join(table.model_fields)}"
-        case "string_pattern_mismatch":
-            said = f"is {problem['input']!r}; a model's name is of a-z, 0-9 and -, begins with a letter"
-        case _:
-            found = problem["input"]
-            said = f"is {found!r}: {str(problem['msg']).replace('Input should', 'it should')}"
+def _describe(path: Path, text: str, key: Key, problems: list[ErrorDetails]) -> str:
+    said = said_of(problems)
+    if problems[0]["type"] == "extra_forbidden":
+        table = _KEYS_OF[key[0]] if len(key) > 1 else ContractFile
+        kind = f"[{'.'.join(key[:-1])}]" if len(key) > 1 else "a contract file"
+        said = f"is no key of {kind}; the keys are {', '.join(table.model_fields)}"
+        if len(key) > 1 and key[-1] in ContractFile.model_fields:
+            said += f". `{key[-1]}` of the whole contract comes before the first table"
     return f"{_where(path, text, key)} {said}"
 
 

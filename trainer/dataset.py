@@ -6,18 +6,21 @@ Rules:
    is never silently ignored. Seven of them must be there, the others have defaults.
 2. A source is a file, a glob, or a list of them, on this machine or at ``s3://``; what is relative
    is relative to the folder of the TOML file, or to the folder of data that the caller names.
-3. Every problem names the file, the line and the key. A key that is missing has no line: the line
-   is that of its table, or 1.
+3. Every problem names the file, the line and the key, in plain words (``trainer.toml_problems``). A
+   key that is missing has no line: the line is that of its table, or 1.
+4. What TOML writes after a ``[table]`` belongs to that table. A setting that strayed into one is
+   refused by its line, where it can be told from a column of that name.
 
 Finding the sources is ``trainer.sources``', reading them and judging their content is
 ``trainer.reading``'s.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -33,7 +36,9 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
-from trainer.toml_lines import line_of, parse_toml
+from trainer.stray_settings import Settings, stray_settings, without
+from trainer.toml_lines import Key, line_of, parse_toml
+from trainer.toml_problems import NAME_RULE, AtKey, problems_by_key, read_toml_text, said_of
 
 SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
 KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
@@ -190,7 +195,7 @@ class Dataset(BaseModel):
     def _can_be_fields(cls, value: str | dict[str, str]) -> str | dict[str, str]:
         for name in [value] if isinstance(value, str) else value:
             if not re.match(NAME_PATTERN, name):
-                raise ValueError(f"names a field {name!r}, which does not match {NAME_PATTERN}")
+                raise ValueError(f"names a field {name!r}; the name of a field {NAME_RULE}")
             if name in OUTPUTS:
                 raise ValueError(f"names a field {name!r}, which is the name of an output")
         return value
@@ -198,47 +203,76 @@ class Dataset(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.holdout > self.horizon:
-            raise ValueError(
-                f"holdout is {self.holdout} days and horizon {self.horizon}; "
-                "the model must be able to answer for every held-out day"
+            raise AtKey(
+                f"is {self.holdout} days and horizon {self.horizon}; the model must be able to answer "
+                "for every held-out day",
+                "holdout",
             )
         if self.min_days > self.recent_days:
-            raise ValueError(
-                f"min_days is {self.min_days} and recent_days {self.recent_days}; "
-                "no series could ever be known"
+            raise AtKey(
+                f"is {self.min_days} and recent_days {self.recent_days}; no series could ever be known",
+                "min_days",
             )
-        columns = [self.date, self.target, *self.keys, *self.covariates]
-        if column := _repeated([*columns, *set(self.references.values())]):
-            raise ValueError(f"column {column!r} is used for more than one purpose")
+        used: dict[str, tuple[str, ...]] = {}
+        for column, key in self._columns():
+            first = used.setdefault(column, key)
+            if first != key and {first[0], key[0]} != {"references"}:
+                raise AtKey(
+                    f"is column {column!r}, which is used for more than one purpose "
+                    f"({'.'.join(first)} is it too)",
+                    *key,
+                )
         return self
+
+    def _columns(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each column of the panel's source, and the setting that names it."""
+        yield self.date, ("date",)
+        yield self.target, ("target",)
+        yield from ((name, ("keys", name)) for name in self.keys)
+        yield from ((name, ("covariates", name)) for name in self.covariates)
+        yield from ((column, ("references", name)) for name, column in self.references.items())
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
-        attributes = [name for each in self.attributes for name in each.columns]
-        if name := _repeated([*self.keys, *attributes]):
-            raise ValueError(f"{name!r} is the name of more than one key or attribute")
-        keyed = [each.key for each in self.attributes]
-        keyed += [self.traffic.key] if self.traffic else []
-        matched = list(self.holidays.match.values()) if self.holidays else []
-        for what, names, among, kind in (
-            ("key", keyed, [*self.keys], "key"),
-            ("closed", [self.closed] if self.closed else [], [*self.covariates], "covariate"),
-            ("slices", self.slices, [*self.keys, *attributes], "key or attribute"),
-            ("weights", self.weights, attributes, "attribute"),
-            ("holidays.match", matched, [*self.keys, *attributes], "key or attribute"),
+        named = [(name, ("keys", name)) for name in self.keys]
+        attributes = [
+            (name, ("attributes", str(position), "columns"))
+            for position, each in enumerate(self.attributes)
+            for name in each.columns
+        ]
+        names: list[str] = []
+        for name, key in [*named, *attributes]:
+            if name in names:
+                raise AtKey(f"{name!r} is the name of more than one key or attribute", *key)
+            names.append(name)
+        of_attributes = [name for name, _ in attributes]
+        for kind, among, pointers in (
+            ("key", [*self.keys], self._keyed()),
+            ("covariate", [*self.covariates], [(self.closed, ("closed",))] * bool(self.closed)),
+            ("key or attribute", names, [(name, ("slices",)) for name in self.slices]),
+            ("attribute", of_attributes, [(name, ("weights", name)) for name in self.weights]),
+            ("key or attribute", names, self._matched()),
         ):
-            for name in names:
+            for name, key in pointers:
                 if name not in among:
                     known = ", ".join(among) or "none"
-                    raise ValueError(f"{what} names {name!r}, which is no {kind} ({known})")
-        if len({self.attribute_keys.get(name, name) for name in matched}) > 1:
-            raise ValueError("holidays.match names attributes of more than one key")
+                    raise AtKey(f"names {name!r}, which is no {kind} ({known})", *key)
+        if len({self.attribute_keys.get(name, name) for name, _ in self._matched()}) > 1:
+            raise AtKey("names attributes of more than one key", "holidays", "match")
         return self
 
+    def _keyed(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The keys that side tables are about, and the settings that say so."""
+        found = [
+            (each.key, ("attributes", str(position), "key"))
+            for position, each in enumerate(self.attributes)
+        ]
+        return [*found, (self.traffic.key, ("traffic", "key"))] if self.traffic else found
 
-def _repeated(names: list[str]) -> str:
-    """The first name, in order, that is there more than once; empty where there is none."""
-    return min((name for name in names if names.count(name) > 1), default="")
+    def _matched(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The keys and attributes that holidays are matched by, and the settings that say so."""
+        match = self.holidays.match if self.holidays else {}
+        return [(name, ("holidays", "match", locale)) for locale, name in match.items()]
 
 
 _TABLES: dict[str, type[BaseModel]] = {
@@ -246,6 +280,11 @@ _TABLES: dict[str, type[BaseModel]] = {
     "holidays": HolidayTable,
     "traffic": TrafficTable,
 }
+_SETTINGS = Settings(
+    names=Dataset.model_fields,
+    required=[name for name, field in Dataset.model_fields.items() if field.is_required()],
+    words={"loss": [*Loss], "negatives": [*Negatives], "duplicates": [*Duplicates]},
+)
 
 
 @dataclass(frozen=True)
@@ -286,16 +325,16 @@ def load_dataset(path: Path, data: Path | None = None) -> DatasetFile:
         shipped = shipped_datasets() / path.name
         path = shipped if shipped.exists() else path
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_toml_text(path, "a dataset configuration")
     except FileNotFoundError:
         raise NotFound(
             f"no dataset configuration at {path}",
             hint=f"datasets that come with modelwire are in {shipped_datasets()}",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageProblem(
-            f"{path} cannot be read as text: {error}",
-            hint="a dataset configuration is a TOML file in UTF-8",
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="a dataset configuration is a TOML file; name it, and check its rights",
         ) from error
     root = path.parent if data is None else data
     return DatasetFile(path=path, text=text, dataset=parse_dataset(path, text), root=root)
@@ -304,31 +343,39 @@ def load_dataset(path: Path, data: Path | None = None) -> DatasetFile:
 def parse_dataset(path: Path, text: str) -> Dataset:
     """The dataset that TOML text describes; messages name it as ``path``. Raises UsageProblem."""
     tree = parse_toml(path, text, hint="mend the line and train again")
+    own = {name: table.model_fields for name, table in _TABLES.items()}
+    strays = stray_settings(tree, _SETTINGS, own)
+    lines = [f"{path}:{line_of(text, each.key)}: {each.said}" for each in strays]
+    tree = without(tree, strays)
     try:
-        return Dataset.model_validate(tree)
+        dataset = Dataset.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            _describe(path, text, problem)
-            for problem in error.errors()
-            if problem["type"] != "default_factory_not_called"  # follows from another problem
-        ]
+        found = problems_by_key(
+            tree,
+            # What the default of one setting could not be made of follows from another problem.
+            (each for each in error.errors() if each["type"] != "default_factory_not_called"),
+        )
+        lines += [_describe(path, text, tree, key, of_key) for key, of_key in found.items()]
+    if lines:
         raise UsageProblem(
-            "\n".join(lines),
-            hint=f"compare it with {shipped_datasets() / 'online_retail.toml'}",
-        ) from error
+            "\n".join(lines), hint=f"compare it with {shipped_datasets() / 'online_retail.toml'}"
+        )
+    return dataset
 
 
-def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
-    key = tuple(str(part) for part in problem["loc"] if part != "[key]")
-    match problem["type"]:
-        case "missing":
-            said = "is missing"
-        case "extra_forbidden":
-            fields = _TABLES.get(key[0], Dataset).model_fields
-            said = f"is not a key of a dataset; the keys are {', '.join(fields)}"
-        case "value_error":
-            said = str(problem["msg"]).removeprefix("Value error, ")
-        case _:
-            said = f"{problem['msg']}, found {problem['input']!r}"
+def _describe(
+    path: Path, text: str, tree: dict[str, Any], key: Key, problems: list[ErrorDetails]
+) -> str:
+    said = said_of(problems)
+    if problems[0]["type"] == "extra_forbidden":
+        fields = _TABLES.get(key[0], Dataset).model_fields
+        said = f"is not a key of a dataset; the keys are {', '.join(fields)}"
+    elif problems[0]["type"] == "missing" and len(key) == 1:
+        holding = (
+            name for name in _TABLES if isinstance(tree.get(name), dict) and key[0] in tree[name]
+        )
+        for table in holding:
+            line = line_of(text, (table, key[0]))
+            said += f"; the one in line {line} is [{table}]'s, since it stands below that line"
     name = ".".join(key)
     return f"{path}:{line_of(text, key)}: {name + ' ' if name else ''}{said}"

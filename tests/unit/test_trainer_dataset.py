@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import NotFound, UsageProblem
 from tests.unit.panel_reading import FEW
 from tests.unit.trainer_panels import CONFIG
-from trainer.dataset import Duplicates, Loss, Negatives, load_dataset, shipped_datasets
+from trainer.dataset import Dataset, Duplicates, Loss, Negatives, load_dataset, shipped_datasets
 
 
 def write(folder: Path, text: str) -> Path:
@@ -114,16 +114,16 @@ def test_toml_that_ends_too_early_names_the_last_line(tmp_path: Path) -> None:
     [
         ("horizon = 14", "horison = 14", ":9: horison is not a key of a dataset; the keys are "),
         ("horizon = 14", "horison = 14", ":1: horizon is missing"),
-        ("horizon = 14", "horizon = 0", ":9: horizon Input should be greater than or equal to 1"),
-        ("horizon = 14", 'horizon = "14"', ":9: horizon Input should be a valid integer, found"),
-        ("horizon = 14", "horizon = 9", "holdout is 10 days and horizon 9"),
-        ("min_days = 3", "min_days = 61", "min_days is 61 and recent_days 60"),
-        ('model = "sales"', 'model = "Sales"', ":2: model String should match pattern"),
-        ('licence = "none"', "licence = 4", ":4: licence Input should be a valid string"),
-        ('shop = "The shop"', "shop = 3", ":15: keys.shop Input should be a valid string"),
+        ("horizon = 14", "horizon = 0", ":9: horizon is 0; it must be at least 1"),
+        ("horizon = 14", 'horizon = "14"', ':9: horizon is "14"; it must be a whole number'),
+        ("horizon = 14", "horizon = 9", ":10: holdout is 10 days and horizon 9"),
+        ("min_days = 3", "min_days = 61", ":11: min_days is 61 and recent_days 60"),
+        ('model = "sales"', 'model = "Sales"', ':2: model is "Sales"; it must be a name of a-z, 0-9'),
+        ('licence = "none"', "licence = 4", ":4: licence is 4; it must be text in quotes"),
+        ('shop = "The shop"', "shop = 3", ":15: keys.shop is 3; it must be text in quotes"),
         ('shop = "The shop"', 'sales = "The shop"', ":14: keys names a field 'sales', which is"),
-        ('shop = "The shop"', '"a b" = "The shop"', ":14: keys names a field 'a b', which does"),
-        ('shop = "The shop"', 'units = "The shop"', "column 'units' is used for more than one"),
+        ('shop = "The shop"', '"a b" = "The shop"', ":14: keys names a field 'a b'; the name of a field"),
+        ('shop = "The shop"', 'units = "The shop"', ":15: keys.units is column 'units', which is used f"),
         ('date = "day"', 'date = "known_series"', ":6: date names a field 'known_series', which"),
     ],
 )  # fmt: skip
@@ -169,25 +169,25 @@ value = "visits"
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("[covariates]\npromotion", "[covariates]\nshop", "'shop' is used for more than one purpose"),
+        ("[covariates]\npromotion", "[covariates]\nshop", ":19: covariates.shop is column 'shop', which"),
         ("[covariates]\npromotion", "[covariates]\nsales_p10", ":18: covariates names a field 'sales_p"),
-        ("horizon = 14", 'horizon = 14\nclosed = "shop"', "closed names 'shop', which is no covariate"),
-        ("horizon = 14", 'horizon = 14\nslices = ["state"]', "slices names 'state', which is no key or "),
-        ("horizon = 14", "horizon = 14\nweights = {state = 2}", "weights names 'state', which is no at"),
-        ("horizon = 14", "horizon = 14\nweights = {city = -2}", ":10: weights.city Input should be grea"),
-        ("horizon = 14", 'horizon = 14\nloss = "l1"', ":10: loss Input should be 'log1p', 'count' or "),
-        ("horizon = 14", 'horizon = 14\nnegatives = "keep"', ":10: negatives Input should be 'refuse' "),
-        ('key = "product"', 'key = "article"', "key names 'article', which is no key (shop, product)"),
-        ('columns = ["special"]', 'columns = ["city"]', "'city' is the name of more than one key or at"),
+        ("horizon = 14", 'horizon = 14\nclosed = "shop"', ":10: closed names 'shop', which is no covari"),
+        ("horizon = 14", 'horizon = 14\nslices = ["state"]', ":10: slices names 'state', which is no ke"),
+        ("horizon = 14", "horizon = 14\nweights = {state = 2}", ":10: weights.state names 'state', whic"),
+        ("horizon = 14", "horizon = 14\nweights = {city = -2}", ":10: weights.city is -2; it must be mo"),
+        ("horizon = 14", 'horizon = 14\nloss = "l1"', ':10: loss is "l1"; it must be "log1p", "count"'),
+        ("horizon = 14", 'horizon = 14\nnegatives = "keep"', ':10: negatives is "keep"; it must be "ref'),
+        ('key = "product"', 'key = "article"', ":27: attributes.1.key names 'article', which is no key "),
+        ('columns = ["special"]', 'columns = ["city"]', ":28: attributes.1.columns 'city' is the name o"),
         ('columns = ["special"]', 'columns = ["a", "b"]', ":26: attributes.1 with values has one column"),
         ('source = "shops.csv"', "", ":21: attributes.0 needs either a source or values"),
-        ('source = "shops.csv"', "source = []", ":22: attributes.0.source Value should have at least 1"),
+        ('source = "shops.csv"', "source = []", ":22: attributes.0.source is an empty list; it must be"),
         ('source = "shops.csv"', 'sauce = "shops.csv"', ":22: attributes.0.sauce is not a key of a"),
         ("source = \"shops.csv\"", 'source = "s"\notherwise = 1', "has otherwise, which goes with"),
-        ('Local = "city"', 'Local = "town"', "holidays.match names 'town', which is no key or attribute"),
-        ('Local = "city"', 'Local = "city", B = "product"', "names attributes of more than one key"),
+        ('Local = "city"', 'Local = "town"', ":33: holidays.match.Local names 'town', which is no key"),
+        ('Local = "city"', 'Local = "city", B = "product"', ":33: holidays.match names attributes of mo"),
         ('value = "visits"', "", ":35: traffic.value is missing"),
-        ('"p/1" = 1', '"p/1" = []', ':29: attributes.1.values.p/1'),
+        ('"p/1" = 1', '"p/1" = []', ':29: attributes.1.values.p/1 is an empty list; it must be text in '),
     ],
 )  # fmt: skip
 def test_wrong_extras_are_named(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -201,6 +201,94 @@ def test_right_extras_are_taken(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, EXTRAS)).dataset
     assert dataset.attribute_keys == {"city": "shop", "type": "shop", "special": "product"}
     assert dataset.attributes[1].values == {"p/1": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "table", "at"),
+    [
+        ("horizon = 14", "[covariates]", 18),
+        ("horizon = 14", "[holidays]", 31),
+        ("horizon = 14", "[traffic]", 35),
+        ("horizon = 14", "[[attributes]]", 21),
+        ('unit = "pieces"', "[holidays]", 31),
+        ('negatives = "zero"', "[covariates]", 18),
+        ('name = "made up"', "[covariates]", 18),
+    ],
+)
+def test_a_setting_that_strayed_into_a_table_is_told(
+    tmp_path: Path, line: str, table: str, at: int
+) -> None:
+    """TOML gives what follows a table to that table: the message says so, and nothing else."""
+    text = EXTRAS.replace(f"{line}\n", "", 1).replace(f"{table}\n", f"{table}\n{line}\n", 1)
+    at += 0 if line in EXTRAS else 1
+    name = line.split(" ")[0]
+    assert problem_of(write(tmp_path, text)) == (
+        f"{tmp_path / 'panel.toml'}:{at}: `{name}` stands under {table}; settings of the whole dataset "
+        "come before the first table"
+    )
+
+
+def test_a_column_may_have_the_name_of_a_setting(tmp_path: Path) -> None:
+    """Where nothing says that it is the setting."""
+    text = EXTRAS.replace(
+        "[covariates]\n", '[covariates]\nclosed = "Closed"\nlicence = "Of cars"\n'
+    )
+    assert set(load_dataset(write(tmp_path, text)).dataset.covariates) == {
+        "closed",
+        "licence",
+        "promotion",
+    }
+
+
+def test_a_missing_setting_that_a_table_has_too_is_pointed_at(tmp_path: Path) -> None:
+    """``date`` below [holidays] is the table's own, so the dataset has none."""
+    text = EXTRAS.replace('date = "day"\n', "").replace(
+        "[holidays]\n", '[holidays]\ndate = "day"\n'
+    )
+    assert problem_of(write(tmp_path, text)).endswith(
+        ":1: date is missing; the one in line 31 is [holidays]'s, since it stands below that line"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (CONFIG.encode("utf-16"), "it is UTF-16"),
+        (CONFIG.encode("utf-16-le"), "it is UTF-16"),
+        (CONFIG.replace("The shop", "Caf\xe9").encode("latin-1"), "it is not UTF-8 (line 15)"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path: Path, raw: bytes, said: str) -> None:
+    """Windows' own editors and shells write UTF-16."""
+    path = tmp_path / "panel.toml"
+    path.write_bytes(raw)
+    assert problem_of(path) == f"{path} cannot be read as text: {said}"
+
+
+def test_no_phrase_of_the_validator_reaches_a_reader(tmp_path: Path) -> None:
+    """Every setting, given a value of each wrong kind, is told in plain words."""
+    values = ["3", "-1", "1.5", '"x"', '""', "true", "[]", '[""]', "{}", "{ a = [] }", "2017-08-16"]
+    for name in Dataset.model_fields:
+        for value in values:
+            lines = [each for each in CONFIG.splitlines() if not each.startswith(f"{name} =")]
+            if name == "keys":
+                lines = lines[: lines.index("[keys]")]
+            path = write(tmp_path, "\n".join([f"{name} = {value}", *lines]))
+            try:
+                load_dataset(path)
+            except UsageProblem as problem:
+                said = problem.message
+                assert f"{path}:" in said
+                assert name in said
+                for phrase in (
+                    "Input should",
+                    "String should",
+                    "Value should",
+                    "valid ",
+                    "pydantic",
+                ):
+                    assert phrase not in said
+                assert "which cannot be used here" not in said
 
 
 def test_missing_horizon_is_one_problem(tmp_path: Path) -> None:
