@@ -67,9 +67,10 @@ from trainer.importance import importance_of
 from trainer.keys import KeyKind
 from trainer.leakage import leakage_test
 from trainer.lineage import lineage_of
+from trainer.options import MEMORY_MB
 from trainer.panel import MAX_KEY_LENGTH, Panel, day_of
 from trainer.parity import BATCHES, LIMIT, Agreement, cases, compare, run_graph
-from trainer.reading import MEMORY_MB, read_panel
+from trainer.reading import read_panel
 from trainer.requests import Forecasts, Requests
 from trainer.sources import Sources, open_sources
 from trainer.training import Trained, develop

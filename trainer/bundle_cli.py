@@ -93,6 +93,7 @@ def create(
     from trainer.contract_file import load_contract_file
     from trainer.foreign import make_bundle, open_foreign
     from trainer.golden_data import read_golden_data
+    from trainer.sources import distinct_names
 
     if (licence or attribution) and not sources:
         raise UsageProblem(
@@ -112,7 +113,10 @@ def create(
         data,
         tolerance=tolerance,
         created_at=datetime.now(UTC),
-        sources=tuple(_source(each, licence, attribution) for each in sources),
+        sources=tuple(
+            _source(path, name, licence, attribution)
+            for path, name in zip(sources, distinct_names(sources), strict=True)
+        ),
         card=None if card is None else _card(card),
         progress=_say_on_stderr,
     )
@@ -222,7 +226,7 @@ def _card(path: Path) -> bytes:
     return content
 
 
-def _source(path: Path, licence: str, attribution: str) -> "Source":
+def _source(path: Path, name: str, licence: str, attribution: str) -> "Source":
     from schemas.manifest import Source
 
     try:
@@ -235,7 +239,7 @@ def _source(path: Path, licence: str, attribution: str) -> "Source":
             f"{path} cannot be read: {error.strerror or error}",
             hint="name a file, and check its rights",
         ) from error
-    return Source(path.name, f"sha256:{digest}", size, licence, attribution)
+    return Source(name, f"sha256:{digest}", size, licence, attribution)
 
 
 def _say_on_stderr(line: str) -> None:

@@ -98,6 +98,15 @@ def _neither(*patterns: str) -> Keeps:
     return lambda series: series.isna() | series.str.contains("|".join(patterns), na=False)
 
 
+def _of_texts(keeps: Keeps) -> Keeps:
+    """A rule for text in a column that may hold whole numbers as well."""
+    return lambda series: (
+        keeps(series)
+        if pd.api.types.is_string_dtype(series.dtype)
+        else pd.Series(True, index=series.index)
+    )
+
+
 MISSING = Rule("is missing", "fill it or drop the row", lambda series: series.notna())
 _NUMERIC = Rule(
     "is not a number", "write numbers as 1234.5, and nothing where there is none", _no_text, True
@@ -130,11 +139,12 @@ _RULES: dict[Purpose, tuple[Rule, ...]] = {
         Rule(
             f"is longer than {MAX_KEY_LENGTH} characters",
             "shorten it",
-            lambda series: (
-                ~(series.str.len() > MAX_KEY_LENGTH)
-                if pd.api.types.is_string_dtype(series.dtype)
-                else pd.Series(True, index=series.index)
-            ),
+            _of_texts(lambda series: ~(series.str.len() > MAX_KEY_LENGTH)),
+        ),
+        Rule(
+            "holds a NUL character",
+            "take it out: it is invisible, and most systems cut text off at it",
+            _of_texts(lambda series: ~series.str.contains("\0", regex=False, na=False)),
         ),
     ),
     Purpose.NUMBER: (

@@ -263,11 +263,13 @@ class Dataset(BaseModel):
 
     def _keyed(self) -> list[tuple[str, tuple[str, ...]]]:
         """The keys that side tables are about, and the settings that say so."""
-        found = [
+        found: list[tuple[str, tuple[str, ...]]] = [
             (each.key, ("attributes", str(position), "key"))
             for position, each in enumerate(self.attributes)
         ]
-        return [*found, (self.traffic.key, ("traffic", "key"))] if self.traffic else found
+        if self.traffic:
+            found.append((self.traffic.key, ("traffic", "key")))
+        return found
 
     def _matched(self) -> list[tuple[str, tuple[str, ...]]]:
         """The keys and attributes that holidays are matched by, and the settings that say so."""

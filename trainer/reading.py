@@ -5,33 +5,35 @@ Rules:
 1. Every row is judged before any is used (``trainer.tables``).
 2. Rows of one series and day are added up, or refused (``duplicates``); a day without a row is a day
    with no sales. With ``negatives = "zero"`` a negative row counts as 0 before it is added.
-3. Days run without gaps from the first to the last day of the source. Without a cutoff asked for, the
-   last ``holdout`` days are held out; with one, the rows after it, for at most ``horizon`` days, and
-   what comes later is left out. Which series are known is decided by days up to the cutoff alone.
-   Held-out days on which all known series are closed are left out too: they would measure nothing.
+3. Which days there are is ``trainer.span``'s; rows after them are left out. Which series are known is
+   decided by days up to the cutoff alone. Held-out days on which all known series are closed are left
+   out too: they would measure nothing.
 4. The values of a key are whole numbers where its column is of such a type, and in a CSV file where
-   every cell is a whole number without zeros in front; else they are text.
-5. A covariate whose values are all 0, 1 or missing is a flag, any other a number.
+   every cell is a whole number without zeros in front; else they are text. All rows count here, those
+   after the cutoff too: it is the type of a request's field, and says nothing of sales.
+5. A covariate whose values up to the cutoff are all 0, 1 or missing is a flag, any other a number. A
+   number that is 0 or 1 nearly everywhere may be a flag with a mistake in it, and is noted with its row.
+   A flag with another value after the cutoff is refused.
 
 DuckDB holds and sorts the rows, ``trainer.dense`` makes the arrays, and what is left in memory is the
 panel itself, of which large arrays are maps of files.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pyarrow as arrow
 
-from schemas.errors import ModelwireError, UsageProblem
+from schemas.errors import ModelwireError
 from trainer.cells import Column, Purpose, is_number_like
 from trainer.dataset import Dataset, DatasetFile, Duplicates, Negatives
 from trainer.dense import Combine, Dense
 from trainer.holidays import read_holidays
 from trainer.keys import Float32s, Floats, Ints, Keys
+from trainer.options import MEMORY_MB
 from trainer.panel import (
-    MIN_HISTORY,
     Attribute,
     Covariate,
     CovariateKind,
@@ -40,20 +42,14 @@ from trainer.panel import (
     Panel,
     Traffic,
     day_of,
-    number_of,
 )
 from trainer.side_tables import inline_attribute, read_attributes, read_traffic, weights_of
 from trainer.sources import Files, Sources
+from trainer.span import Span, read_span
 from trainer.tables import Table, Tables
 
-MEMORY_MB = 1024
-"""What DuckDB may hold by default, in MiB. Python, and the panel, come on top."""
-
-MAX_DAYS = 11_000
-"""Thirty years: a panel that is longer has a mistaken date."""
-
-MAX_GAP_DAYS = 366
-"""More days than this without any row are a mistaken date, not a pause of the shop."""
+STRAY_SHARE = 0.05
+"""A covariate with fewer other values than this share beside 0 and 1 looks like a flag with mistakes."""
 
 
 def read_panel(
@@ -74,19 +70,6 @@ def read_panel(
         panel = _with_side_tables(file.dataset, tables, sources, rows.panel(keys, span))
         sources.check_unchanged()
     return panel
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The days of a panel: its first, its last, and the cutoff between them (day numbers)."""
-
-    first: int
-    cutoff: int
-    last: int
-
-    @property
-    def days(self) -> int:
-        return self.last - self.first + 1
 
 
 class _Rows:
@@ -120,42 +103,17 @@ class _Rows:
             self._code_values(position) for position in range(len(dataset.keys))
         ]
 
-    def span(self, asked: date | None) -> _Span:
-        """The days of the panel. Raises where they are too few, too many or hardly connected."""
-        first = self._tables.number("SELECT min(v0) FROM rows")
-        last = self._tables.number("SELECT max(v0) FROM rows")
-        shown, dataset = self._shown, self._dataset
-        if last - first >= MAX_DAYS:
-            raise ModelwireError(
-                f"the panel is too long: {shown} runs from {day_of(first)} "
-                f"({self._place_of_day(first)}) to {day_of(last)} ({self._place_of_day(last)}), "
-                f"{last - first + 1:,} days, and {MAX_DAYS:,} are the most",
-                hint="mend the mistaken date, or cut old rows off",
-            )
-        self._refuse_gap()
-        cutoff = last - dataset.holdout if asked is None else number_of(asked)
-        if cutoff > last:
-            raise UsageProblem(
-                f"the cutoff {day_of(cutoff)} lies after the last day {day_of(last)} of {shown}",
-                hint="the cutoff is the last day whose sales are known",
-            )
-        if cutoff - first + 1 < MIN_HISTORY:
-            raise ModelwireError(
-                f"the panel is too short: {shown} has {last - first + 1} days "
-                f"({day_of(first)} … {day_of(last)}), of which {max(cutoff - first + 1, 0)} are not "
-                "held out",
-                hint=f"training needs at least {MIN_HISTORY} days up to the cutoff",
-            )
-        end = min(last, cutoff + dataset.horizon)
-        if end < last:
-            late = self._tables.number(f"SELECT count(*) FROM rows WHERE v0 > {end}")
+    def span(self, asked: date | None) -> Span:
+        """The days of the panel; rows after the last of them are noted."""
+        span = read_span(self._dataset, self._tables, self._table, asked)
+        if late := self._tables.number(f"SELECT count(*) FROM rows WHERE v0 > {span.last}"):
             self._notes.append(
-                f"{late:,} rows after {day_of(end)}, the last day that the model answers for, are "
+                f"{late:,} rows after {day_of(span.last)}, the last day that the model answers for, are "
                 "left out"
             )
-        return _Span(first, cutoff, end)
+        return span
 
-    def keys(self, span: _Span) -> Keys:
+    def keys(self, span: Span) -> Keys:
         """The keys of the known series; their vocabularies hold only values that a series has.
 
         Leaves in SQL the table ``known`` with each series' codes and its position.
@@ -188,11 +146,11 @@ class _Rows:
             codes=np.asarray(codes, dtype=np.int64),
         )
 
-    def panel(self, keys: Keys, span: _Span) -> Panel:
+    def panel(self, keys: Keys, span: Span) -> Panel:
         """The panel without its side tables."""
         dataset = self._dataset
         kinds = [
-            self._kind_of(name, self._numbers_at + position)
+            self._kind_of(name, self._numbers_at + position, span)
             for position, name in enumerate(dataset.covariates)
         ]
         combine = (
@@ -265,7 +223,7 @@ class _Rows:
         codes = ", ".join(f"key{position}.code AS {name}" for position, name in enumerate(names))
         return f"CREATE VIEW coded AS SELECT rows.rowid AS row, rows.*, {codes} FROM rows {joins}"
 
-    def _batches(self, span: _Span) -> Iterator[tuple[Ints, list[Floats]]]:
+    def _batches(self, span: Span) -> Iterator[tuple[Ints, list[Floats]]]:
         """Cells of the known series, ascending, with units and the other numbers of their rows."""
         codes = " AND ".join(
             f"coded.c{position} = known.c{position}" for position in range(len(self._dataset.keys))
@@ -279,16 +237,38 @@ class _Rows:
             cells, *values = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
             yield cells, values
 
-    def _kind_of(self, name: str, position: int) -> CovariateKind:
-        [[count, is_flag]] = self._tables.rows(
-            f"SELECT count(v{position}), bool_and(v{position} IN (0, 1)) FROM rows"
+    def _kind_of(self, name: str, position: int, span: Span) -> CovariateKind:
+        value = f"v{position}"
+        early, late = f"v0 <= {span.cutoff}", f"v0 BETWEEN {span.cutoff + 1} AND {span.last}"
+        strays = f"{value} IS NOT NULL AND {value} NOT IN (0, 1)"
+        [[count, others, row, first_late]] = self._tables.rows(
+            f"SELECT count({value}) FILTER ({early}), count(*) FILTER ({early} AND {strays}),"
+            f" min(rowid) FILTER ({early} AND {strays}), min(rowid) FILTER ({late} AND {strays})"
+            " FROM rows"
         )
         if not count:
             raise ModelwireError(
-                f"{self._shown}: column {name!r} has no value in any row",
+                f"{self._shown}: column {name!r} has no value in any row up to the cutoff "
+                f"{day_of(span.cutoff)}",
                 hint="drop it from [covariates]",
             )
-        return CovariateKind.FLAG if is_flag else CovariateKind.NUMBER
+        if not others and first_late is not None:
+            found = self._number_at(first_late, value)
+            raise ModelwireError(
+                f"{self._table.place(first_late)}, column {name!r} is {found} after the cutoff "
+                f"{day_of(span.cutoff)}, and 0 or 1 in every row up to it",
+                hint="mend it; or name a later --cutoff, so that training sees that it is a number",
+            )
+        if others and others < STRAY_SHARE * count:
+            more = f" (and {others - 1:,} more rows)" if others > 1 else ""
+            self._notes.append(
+                f"column {name!r} is a number and no flag: {self._table.place(row)} has "
+                f"{self._number_at(row, value)}{more}, all others have 0 or 1"
+            )
+        return CovariateKind.NUMBER if others else CovariateKind.FLAG
+
+    def _number_at(self, row: int, value: str) -> str:
+        return f"{self._tables.rows(f'SELECT {value} FROM rows WHERE rowid = {row}')[0][0]:g}"
 
     def _closed(self, covariates: tuple[Covariate, ...]) -> Flags | None:
         for covariate in covariates:
@@ -302,26 +282,33 @@ class _Rows:
                 return np.asarray(covariate.values == 1)
         return None
 
-    def _unit_share(self, span: _Span) -> float:
-        """The known series' share of the held-out units, by exact sums of millionths."""
+    def _unit_share(self, span: Span) -> float:
+        """The known series' share of the units of open held-out days, by exact sums of millionths."""
         if span.last == span.cutoff:
             return float("nan")
         codes = ", ".join(f"c{position}" for position in range(len(self._dataset.keys)))
+        shut = "false"
+        if self._dataset.closed:
+            column = self._numbers_at + list(self._dataset.covariates).index(self._dataset.closed)
+            # A day that one of its rows calls closed is closed.
+            shut = f"max(coalesce(v{column}, 0)) = 1"
         [[of_known, total]] = self._tables.rows(
             f"SELECT sum(units) FILTER (({codes}) IN (SELECT ({codes}) FROM known)), sum(units)"
-            f" FROM (SELECT {codes}, greatest(v1, 0)::DECIMAL(30, 6) AS units FROM coded"
-            f" WHERE v0 BETWEEN {span.cutoff + 1} AND {span.last})"
+            f" FROM (SELECT {codes}, sum(greatest(v1, 0)::DECIMAL(30, 6)) AS units FROM coded"
+            f" WHERE v0 BETWEEN {span.cutoff + 1} AND {span.last} GROUP BY {codes}, v0"
+            f" HAVING NOT {shut})"
         )
         if not of_known:
             nothing = "the known series sold nothing" if total else "nothing was sold"
+            kept = "open held-out days of" if self._dataset.closed else "held-out days"
             raise ModelwireError(
-                f"{nothing} on the held-out days {day_of(span.cutoff + 1)} … "
+                f"{nothing} on the {kept} {day_of(span.cutoff + 1)} … "
                 f"{day_of(span.last)} of {self._shown}, so no error can be measured",
                 hint="raise `holdout`, or cut the empty days off the panel",
             )
         return float(of_known / total)
 
-    def _note_treatments(self, doubled: int, span: _Span) -> None:
+    def _note_treatments(self, doubled: int, span: Span) -> None:
         if doubled:
             self._notes.append(f"{doubled:,} series and days have several rows, which are added up")
         if returned := self._tables.number("SELECT count(*) FROM rows WHERE v1 < 0"):
@@ -334,7 +321,7 @@ class _Rows:
                 f"{span.days - seen:,} days have no row at all and count as days with no sales"
             )
 
-    def _refuse_nothing_to_learn(self, units: Float32s, cutoff: int, span: _Span) -> None:
+    def _refuse_nothing_to_learn(self, units: Float32s, cutoff: int, span: Span) -> None:
         value = units[0, 0]
         # A series at a time: the first that differs ends it, and the array may be larger than memory.
         if all((series[: cutoff + 1] == value).all() for series in units):
@@ -342,19 +329,6 @@ class _Rows:
                 f"{self._shown}: column {self._dataset.target!r} is {value:g} for every series on "
                 f"every day up to {day_of(span.cutoff)}, so there is nothing to learn",
                 hint="name the column that holds the sales",
-            )
-
-    def _refuse_gap(self) -> None:
-        gaps = self._tables.rows(
-            "SELECT day, next FROM (SELECT day, lead(day) OVER (ORDER BY day) AS next FROM"
-            " (SELECT DISTINCT v0 AS day FROM rows))"
-            f" WHERE next - day > {MAX_GAP_DAYS} ORDER BY day LIMIT 1"
-        )
-        for before, after in gaps:
-            raise ModelwireError(
-                f"the panel has a gap: {self._shown} has no row between {day_of(before)} "
-                f"({self._place_of_day(before)}) and {day_of(after)} ({self._place_of_day(after)})",
-                hint="mend the mistaken date, or cut the rows before the gap off",
             )
 
     def _refuse_duplicates(self) -> None:
@@ -379,10 +353,6 @@ class _Rows:
             f"{self._table.place(first)}{more}",
             hint='drop one, or say `duplicates = "sum"` where they are parts of a day',
         )
-
-    def _place_of_day(self, day: int) -> str:
-        row = self._tables.number(f"SELECT min(rowid) FROM rows WHERE v0 = {day}")
-        return self._table.place(row)
 
 
 def _with_side_tables(dataset: Dataset, tables: Tables, sources: Sources, panel: Panel) -> Panel:

@@ -31,8 +31,8 @@ from trainer.dataset import Dataset, DatasetFile, parse_dataset
 from trainer.estimator import Loss, Preset, Recipe, refresh
 from trainer.lifted import Lifted, lift
 from trainer.lineage import lineage_of
+from trainer.options import MEMORY_MB
 from trainer.panel import day_of, number_of
-from trainer.reading import MEMORY_MB
 from trainer.recorded import recipe_and_lineage
 from trainer.sources import open_sources
 from trainer.spread import Spread, scale_of

@@ -18,16 +18,18 @@ import glob
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import yaml
 
 from adapters.object_store import S3Settings
 from schemas.errors import ModelwireError, NotFound, UsageProblem
+from schemas.manifest import Pin
 from trainer.dataset import DatasetFile
 
 if TYPE_CHECKING:
@@ -38,19 +40,12 @@ _WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Pin:
-    """What DVC says of a file: its MD5, and the path of the pin as ``SourceFile.name`` has it."""
-
-    md5: str
-    path: str
-
-
-@dataclass(frozen=True)
 class SourceFile:
     """A file on this machine that holds (a part of) a source.
 
     ``name`` is what the lineage calls it: the path below the dataset's folder, or the address of an
-    object; of a file elsewhere the bare name. ``shown`` is what messages call it. ``state`` is what
+    object; of a file elsewhere the bare name, with as many folders before it as tell it from the other
+    sources. ``shown`` is what messages call it. ``state`` is what
     the file system said of it when it was digested.
     """
 
@@ -62,8 +57,25 @@ class SourceFile:
     state: tuple[int, int, int]
     pin: Pin | None = None
 
+    def called(self, name: str) -> Self:
+        """The same file, and its pin, by another name."""
+        pin = None if self.pin is None else Pin(self.pin.md5, f"{name}.dvc")
+        return replace(self, name=name, pin=pin)
+
 
 Files = tuple[SourceFile, ...]
+
+
+def distinct_names(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """A name for each path: its last part, and before it as many folders as tell it from the others."""
+    names = [path.name for path in paths]
+    for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        many = Counter([*names, *taken])
+        names = [
+            "/".join(path.parts[-depth:]).replace("//", "/") if many[name] > 1 else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return names
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,23 @@ class Sources:
         """Each file once, in the order in which the dataset names them."""
         files = [*self.panel, *(file for part in self.attributes for file in part)]
         return tuple(dict.fromkeys([*files, *self.holidays, *self.traffic]))
+
+    def told_apart(self, root: Path) -> Self:
+        """The same, each file with a name of its own: two outside of ``root`` may be called alike."""
+        outside = [each.path for each in self.all if _is_outside(each, root)]
+        inside = {each.name for each in self.all if not _is_outside(each, root)}
+        names = dict(zip(outside, distinct_names(outside, inside), strict=True))
+
+        def renamed(files: Files) -> Files:
+            return tuple(each.called(names.get(each.path, each.name)) for each in files)
+
+        return replace(
+            self,
+            panel=renamed(self.panel),
+            attributes=tuple(renamed(part) for part in self.attributes),
+            holidays=renamed(self.holidays),
+            traffic=renamed(self.traffic),
+        )
 
     def check_unchanged(self) -> None:
         """Raises ModelwireError where a file is no longer what was digested."""
@@ -114,7 +143,7 @@ def open_sources(file: DatasetFile, s3: S3Settings | None = None) -> Iterator[So
             traffic=(
                 finder.files(dataset.traffic.source, "traffic", "source") if dataset.traffic else ()
             ),
-        )
+        ).told_apart(file.root)
 
 
 class _Finder:
@@ -224,6 +253,10 @@ def _digested(name: str, shown: str, path: Path, *, pin: Pin | None) -> SourceFi
         )
     digest = f"sha256:{sha256.hexdigest()}"
     return SourceFile(name, shown, path, digest, size, state, pin)
+
+
+def _is_outside(file: SourceFile, root: Path) -> bool:
+    return "://" not in file.name and not file.path.is_relative_to(root)
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -72,7 +72,7 @@ def stray_settings(
 
 def without(tree: Mapping[str, Any], strays: list[Stray]) -> dict[str, Any]:
     """The tree with each stray where it belongs, so that what else is wrong can be told beside it."""
-    moved = _copied(tree)
+    moved: dict[str, Any] = _copied(tree)
     for stray in strays:
         table: Any = moved
         for part in stray.key[:-1]:

@@ -4,7 +4,7 @@ Rules:
 
 1. Parquet, CSV and gzipped CSV are read, by the end of the file's name. A CSV file is UTF-8 with one
    line of names; its separator is the one of ``, ; tab |`` that its first line has most of, and an
-   empty cell is a missing one.
+   empty cell is a missing one. UTF-16 is refused by its name.
 2. Every row of every file is judged (``trainer.cells``). What is wrong is told at once: for each rule
    the first place, and how many more there are. A row of a CSV file is named by its line.
 3. Rows keep their order: ``rowid`` of a table counts them from 0 over all files.
@@ -12,17 +12,14 @@ Rules:
 DuckDB keeps what does not fit into its budget in a temporary folder (``TMPDIR`` chooses where).
 """
 
-import csv
-import gzip
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TextIO, cast
+from typing import Any, Self
 
 import duckdb
 import pandas as pd
@@ -32,18 +29,14 @@ import pyarrow.parquet as pq
 
 from schemas.errors import ModelwireError, UsageProblem
 from trainer.cells import UNTYPED, Column, Purpose, rules_of, schema_of, type_problem, typed_sql
-from trainer.dataset import DatasetFile
+from trainer.csv_files import CSV_ENDINGS, fault_of, header_of, is_csv, line_of_row
+from trainer.dataset import Dataset, DatasetFile
 from trainer.sources import Files, SourceFile
 
 CHUNK_ROWS = 250_000
 """Rows that are in Python's hands at a time: tens of megabytes."""
 
-# Python's own limit of 128 KiB would end the search for a bad line at a cell that is far too long.
-csv.field_size_limit(2**31 - 1)
-
-_CSV_ENDINGS = (".csv", ".csv.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
-_SEPARATORS = ",;\t|"
 _SHOWN_PROBLEMS = 20
 
 
@@ -74,15 +67,14 @@ class Table:
     @property
     def is_csv(self) -> bool:
         """Whether all of it came from CSV files, which know no types."""
-        return all(part.file.path.name.endswith(_CSV_ENDINGS) for part in self.parts)
+        return all(is_csv(part.file) for part in self.parts)
 
     def place(self, row: int) -> str:
         """``file: row 9``, or ``file: line 10`` of a CSV file, for the row with this ``rowid``."""
         part = [part for part in self.parts if part.start <= row][-1]
         number = row - part.start + 1
-        if part.file.path.name.endswith(_CSV_ENDINGS):
-            with _text_of(part.file) as stream:
-                return f"{part.file.shown}: line {_line_of_row(stream, number)}"
+        if is_csv(part.file):
+            return f"{part.file.shown}: line {line_of_row(part.file, number)}"
         return f"{part.file.shown}: row {number}"
 
 
@@ -212,8 +204,9 @@ class Tables:
                 ) from error
             self._refuse_twice(file, names)
             return f"read_parquet({path})", dict(zip(names, types, strict=True))
-        if file.path.name.endswith(_CSV_ENDINGS):
-            names, separator = self._header(file)
+        if is_csv(file):
+            names, separator = header_of(file)
+            self._refuse_twice(file, names)
             columns = ", ".join(
                 f"'{name.replace(chr(39), chr(39) * 2)}': 'VARCHAR'" for name in names
             )
@@ -224,21 +217,8 @@ class Tables:
             )
         raise UsageProblem(
             f"{file.shown} is no kind of file that is read here",
-            hint=f"its name must end with {', '.join((*_PARQUET_ENDINGS, *_CSV_ENDINGS))}",
+            hint=f"its name must end with {', '.join((*_PARQUET_ENDINGS, *CSV_ENDINGS))}",
         )
-
-    def _header(self, file: SourceFile) -> tuple[list[str], str]:
-        """The names in the first line of a CSV file, and what separates them."""
-        with _text_of(file) as stream:
-            line = stream.readline(1_000_000)
-        if not line.strip():
-            raise ModelwireError(
-                f"{file.shown} is empty", hint="name a file with a line of column names"
-            )
-        separator = max(_SEPARATORS, key=line.count)
-        names = next(csv.reader([line.rstrip("\r\n")], delimiter=separator))
-        self._refuse_twice(file, names)
-        return names, separator
 
     def _refuse_twice(self, file: SourceFile, names: list[str]) -> None:
         """Two names that differ in case alone are one name in SQL, and could be mistaken."""
@@ -254,10 +234,15 @@ class Tables:
     ) -> None:
         for column in columns:
             if column.name not in found:
+                strayed = (
+                    f"; the setting `{column.name}` comes before the first [table]"
+                    if len(column.setting) > 1 and column.name in Dataset.model_fields
+                    else ""
+                )
                 raise UsageProblem(
                     f"{self._file.where(*column.setting)} names column {column.name!r}, "
                     f"which {file.shown} does not have",
-                    hint=f"its columns are {', '.join(found)}",
+                    hint=f"its columns are {', '.join(found)}{strayed}",
                 )
 
     def _refuse_other_types(
@@ -278,28 +263,11 @@ class Tables:
 
     def _unreadable(self, file: SourceFile, said: str) -> ModelwireError:
         """The problem of a file that DuckDB could not read, with its line where that can be found."""
-        if file.path.name.endswith(_CSV_ENDINGS):
-            found = _fault_of_lines(file) or self._fault_of_cells(file)
+        if is_csv(file):
+            found = fault_of(file)
             if found is not None:
                 return found
         return ModelwireError(f"{file.shown} cannot be read: {said}", hint="write the file again")
-
-    def _fault_of_cells(self, file: SourceFile) -> ModelwireError | None:
-        with _text_of(file) as stream:
-            reader = csv.reader(stream, delimiter=self._header(file)[1])
-            width = len(next(reader))
-            begin = reader.line_num
-            for row in reader:
-                begin, first = reader.line_num, begin + 1
-                if row and len(row) != width:
-                    many = f" (it ends in line {begin})" if begin > first else ""
-                    return ModelwireError(
-                        f"{file.shown}: the row of line {first}{many} has {len(row)} cells and the "
-                        f"first line {width}",
-                        hint="mend the line; text with a separator in it needs quotes, and a quote an "
-                        "end",
-                    )
-        return None
 
     def _judge(self, table: Table) -> None:
         """Raises ModelwireError that names, for each rule broken, the first place and the count."""
@@ -355,57 +323,3 @@ def _broken(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], list[int]]]:
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _fault_of_lines(file: SourceFile) -> ModelwireError | None:
-    """Bytes that are no UTF-8, and line ends of two kinds, in a CSV file."""
-    ends: bytes | None = None
-    with _bytes_of(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return ModelwireError(
-                    f"{file.shown}: line {number} is not UTF-8", hint="save the file as UTF-8"
-                )
-            end = line[len(line.rstrip(b"\r\n")) :]
-            if end and ends and end != ends:
-                return ModelwireError(
-                    f"{file.shown}: line {number} ends otherwise than the lines before it (CR LF is "
-                    "Windows', LF is Unix')",
-                    hint="write all lines with the same end",
-                )
-            ends = ends or end
-    return None
-
-
-@contextmanager
-def _text_of(file: SourceFile) -> Iterator[TextIO]:
-    """A CSV file as text; its bytes that are no UTF-8 are replaced."""
-    with _bytes_of(file) as stream:
-        yield TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-
-
-@contextmanager
-def _bytes_of(file: SourceFile) -> Iterator[BinaryIO]:
-    is_gzip = file.path.name.endswith(".gz")
-    try:
-        with gzip.open(file.path, "rb") if is_gzip else file.path.open("rb") as stream:
-            yield cast(BinaryIO, stream)
-    except (OSError, EOFError) as error:
-        raise ModelwireError(
-            f"{file.shown} cannot be read: {error}", hint="write the file again"
-        ) from error
-
-
-def _line_of_row(stream: TextIO, number: int) -> int:
-    """The line in which row ``number``, from 1, of a CSV file begins; empty lines are no rows."""
-    header = stream.readline()
-    reader = csv.reader(stream, delimiter=max(_SEPARATORS, key=header.count))
-    line = 2
-    for row in reader:
-        number -= bool(row)
-        if not number:
-            break
-        line = reader.line_num + 2
-    return line

@@ -16,6 +16,7 @@ import pytest
 from schemas.errors import ModelwireError, NotFound, UsageProblem
 from tests.unit.panel_reading import FEW, few_in, panel_of, row, small_columns, write_csv
 from tests.unit.trainer_panels import CONFIG, FIRST_DAY, dataset_in, made_up_columns
+from trainer.panel import CovariateKind
 
 SIDE = (
     FEW
@@ -82,7 +83,11 @@ IN_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
         {name: values[:0] for name, values in made_up_columns().items()},
         "panel.parquet has no rows",
     ),
-    "too short": (made_up_columns(days=37), "the panel is too short: .* has 37 days .*27 are not"),
+    "too short": (made_up_columns(days=27), "the panel is too short: .* has 27 days .* needs 28"),
+    "held out too much": (
+        made_up_columns(days=37),
+        "the holdout is too long for the panel: .* has 37 days .*10 of them are held out and 27 left",
+    ),
     "negative units": (
         changed("units", with_row_9(-2)),
         "panel.parquet: row 9, column 'units' is negative: '-2.0'",
@@ -116,6 +121,10 @@ IN_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "key too long": (
         changed("shop", with_row_9("x" * 300)),
         "row 9, column 'shop' is longer than 256 characters: 'xxx",
+    ),
+    "key with a NUL": (
+        changed("shop", with_row_9("shop\0one")),
+        r"row 9, column 'shop' holds a NUL character: 'shop\\x00one'",
     ),
     "date a number": (
         changed("day", lambda d: d.astype(int)),
@@ -276,6 +285,8 @@ def test_quote_without_an_end_is_told_by_the_line_of_its_row(tmp_path: Path) -> 
     [
         ("panel.csv", b"", "panel.csv is empty"),
         ("panel.csv", b"day,shop,units\n", "panel.csv has no rows"),
+        ("panel.csv", "day,shop,units\n".encode("utf-16"), "panel.csv is UTF-16, and a CSV file"),
+        ("panel.csv", "day,shop,units\n".encode("utf-16-be"), "panel.csv is UTF-16, and a CSV file"),
         ("panel.csv", b"day,shop,units,Units\n", "panel.csv has 2 columns called 'units'"),
         ("panel.parquet", b"day,shop,units\n", "panel.parquet cannot be read as Parquet"),
         ("panel.csv.gz", b"day,shop,units\n", "panel.csv.gz cannot be read: Not a gzipped file"),
@@ -440,6 +451,50 @@ def test_closed_that_is_no_flag_is_refused(tmp_path: Path) -> None:
     config += '\n[covariates]\nhours = "Hours closed"\n'
     file = few_in(tmp_path, small_columns() | {"hours": [8, 0, 24] * 40}, config)
     assert "column 'hours' is named by `closed` and has values other" in problem_of(file)
+
+
+PROMO = FEW + '\n[covariates]\npromotion = "On promotion"\n'
+
+
+def test_a_stray_number_in_a_flag_is_noted_with_its_row(tmp_path: Path) -> None:
+    """One 2 among noughts and ones makes the column a number; whoever mistyped it learns where."""
+    flags = [0, 1, 0] * 40
+    flags[10] = 2
+    panel = panel_of(few_in(tmp_path, small_columns() | {"promotion": flags}, PROMO))
+    assert panel.covariates[0].kind is CovariateKind.NUMBER
+    [note] = panel.notes
+    assert note.startswith("column 'promotion' is a number and no flag: ")
+    assert note.endswith("panel.csv: line 12 has 2, all others have 0 or 1")
+    prices = small_columns() | {"promotion": [0, 1, 2.5] * 40}
+    assert panel_of(few_in(tmp_path, prices, PROMO)).notes == ()
+
+
+def test_the_kind_of_a_column_is_decided_up_to_the_cutoff(tmp_path: Path) -> None:
+    """What comes later makes no flag a number: it is refused with its row, and so is a late start."""
+    flags: list[Any] = [0, 1, 0] * 40
+    flags[110] = 7
+    file = few_in(tmp_path, small_columns() | {"promotion": flags}, PROMO)
+    assert re.search(
+        r"panel.csv: line 112, column 'promotion' is 7 after the cutoff 2024-02-04, and 0 or 1 in every",
+        problem_of(file),
+    )
+    assert panel_of(file, date(2024, 1, 30)).covariates[0].kind is CovariateKind.FLAG
+    late = [None] * 110 + [1] * 10
+    file = few_in(tmp_path, small_columns() | {"promotion": late}, PROMO)
+    assert "has no value in any row up to the cutoff 2024-02-04" in problem_of(file)
+
+
+def test_a_csv_key_with_a_nul_is_told_by_its_line(tmp_path: Path) -> None:
+    """As a program in C leaves them in fields of a fixed width."""
+    file = few_in(tmp_path, with_cell("shop", "shop-0\0\0"))
+    assert re.search(r"panel.csv: line \d+, column 'shop' holds a NUL", problem_of(file))
+
+
+def test_a_setting_among_the_keys_is_pointed_out(tmp_path: Path) -> None:
+    """``licence`` below [keys] is a key, whose column the source does not have."""
+    with pytest.raises(UsageProblem, match="names column 'licence', which") as caught:
+        panel_of(few_in(tmp_path, config=FEW + 'licence = "none"\n'))
+    assert "the setting `licence` comes before the first [table]" in caught.value.hint
 
 
 def test_parts_of_a_panel_have_the_same_types(tmp_path: Path) -> None:

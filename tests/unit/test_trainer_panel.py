@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ModelwireError, UsageProblem
-from tests.unit.panel_reading import few_in, panel_of, row, small_columns
+from tests.unit.panel_reading import FEW, few_in, panel_of, row, small_columns
 from tests.unit.trainer_panels import CONFIG, FIRST_DAY, dataset_in, made_up_columns
 from trainer.keys import KeyKind, Keys
 from trainer.panel import MIN_HISTORY, Holidays, day_of, number_of, weekday
@@ -107,8 +107,35 @@ def test_four_weeks_are_enough_and_a_day_less_is_not(tmp_path: Path) -> None:
     file = few_in(tmp_path, small_columns(days=MIN_HISTORY + 5))
     assert panel_of(file).cutoff == MIN_HISTORY - 1
     file = few_in(tmp_path, small_columns(days=MIN_HISTORY + 4))
-    with pytest.raises(ModelwireError, match=r"the panel is too short: .* has 32 days .* 27 are"):
+    with pytest.raises(
+        ModelwireError, match=r"the holdout is too long .* has 32 days .* 27 left"
+    ) as caught:
         panel_of(file)
+    assert "`holdout = 4` or less (it is the horizon, 5, by default)" in caught.value.hint
+    file = few_in(tmp_path, small_columns(days=MIN_HISTORY - 1))
+    with pytest.raises(ModelwireError, match=r"the panel is too short: .* has 27 days"):
+        panel_of(file)
+
+
+def test_an_early_cutoff_is_called_early(tmp_path: Path) -> None:
+    """The panel is long enough: what is wrong is the day that was asked for."""
+    with pytest.raises(
+        ModelwireError, match=r"the cutoff 2024-01-20 is too early: .* 40 days .* 20 of them up to"
+    ) as caught:
+        panel_of(few_in(tmp_path), date(2024, 1, 20))
+    assert caught.value.hint == "name 2024-01-28 or a later day"
+
+
+def test_closed_days_count_for_no_share_of_the_units(tmp_path: Path) -> None:
+    """What was rung up on a day that is known to be closed belongs to nobody's share."""
+    columns = small_columns()
+    columns["shut"] = [0] * 120
+    for name, value in {"day": "2024-02-07", "shop": "new", "units": 500, "shut": 1}.items():
+        columns[name].append(value)
+    config = FEW.replace("horizon", 'closed = "shut"\nhorizon') + '\n[covariates]\nshut = "Shut"\n'
+    assert panel_of(few_in(tmp_path, columns, config)).unit_share == 1.0
+    columns["shut"][-1] = 0
+    assert panel_of(few_in(tmp_path, columns, config)).unit_share < 0.5
 
 
 def test_one_series_is_a_panel(tmp_path: Path) -> None:

@@ -85,6 +85,26 @@ def test_another_folder_may_hold_the_data(tmp_path: Path) -> None:
     assert files_of(with_source(nested, f'"{elsewhere}"'))[0].name == "panel.csv"
 
 
+def test_files_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
+    """Outside of the dataset's folder too: each has as many folders in its name as that takes."""
+    for name in ("north/2023/p.csv", "south/2023/p.csv", "south/q.csv", "home/p.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "north" / "2023" / "p.csv.dvc").write_text(
+        f"outs:\n- md5: {md5_of(tmp_path / 'north/2023/p.csv')}\n  path: p.csv\n"
+    )
+    away = f'"{tmp_path}/north/2023/p.csv", "{tmp_path}/south/2023/p.csv", "{tmp_path}/south/q.csv"'
+    found = files_of(with_source(tmp_path / "home", f'["p.csv", {away}]'))
+    assert [each.name for each in found] == [
+        "p.csv",
+        "north/2023/p.csv",
+        "south/2023/p.csv",
+        "q.csv",
+    ]
+    assert found[1].pin is not None
+    assert found[1].pin.path == "north/2023/p.csv.dvc"
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "said"),
     [
