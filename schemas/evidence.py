@@ -22,6 +22,9 @@ from schemas.errors import ModelwireError
 MODEL = "model"
 """The predictor that the bundle holds."""
 
+BASELINES = ("lag-", "mean-")
+"""How the names of predictors begin that read nothing but past sales."""
+
 SliceKind = Literal["key", "attribute", "volume", "age"]
 
 

@@ -181,7 +181,7 @@ def assemble(
     evidence = evidence_of(panel, trained, held, answers, dataset.slices, importance, leakage)
     contract = contract_of(dataset, trained.forecaster)
     parity = _parity(proof.agreement)
-    subject = Subject(dataset, contract, lineage, parity, evidence)
+    subject = Subject(dataset, contract, lineage, parity, evidence, panel.cutoff + 1)
     files = {
         MODEL_NAME: content,
         GOLDEN_NAME: proof.golden,

@@ -7,13 +7,14 @@ escaped: it can neither break a table nor become markup.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from schemas.contract import Contract
-from schemas.evidence import Effect, Evidence, Examined, Scores, Slice
+from schemas.evidence import BASELINES, MODEL, Effect, Evidence, Examined, Scores, Slice
 from schemas.manifest import Lineage, Parity
 from trainer.dataset import Dataset
 from trainer.estimator import Loss, Preset
-from trainer.training import ALONE
+from trainer.training import ALONE, LEAST_FOLD_PAST, LEAST_FOLD_TEST
 
 NOTHING = "–"
 MOST_GROUPS = 12
@@ -29,6 +30,8 @@ class Subject:
     lineage: Lineage
     parity: Parity
     evidence: Evidence
+    known_days: int
+    """Days of the panel up to the cutoff."""
 
 
 def what_it_is(subject: Subject) -> str:
@@ -121,11 +124,50 @@ def backtest_in_words(subject: Subject) -> str:
             "Only the tables are of this cutoff."
         )
     if not backtest.folds:
-        return "The panel is too short for a backtest."
+        return _why_no_backtest(subject)
     origins = ", ".join(fold.origin for fold in backtest.folds)
     return (
         f"Each fold was trained up to an earlier day ({origins}) and answered for the days after it. "
         f"Published is {backtest.chosen}, the model below."
+    )
+
+
+def _why_no_backtest(subject: Subject) -> str:
+    horizon, known = subject.dataset.horizon, subject.known_days
+    # With a horizon of a few days several folds together make the least test.
+    folds = -(-LEAST_FOLD_TEST // horizon)
+    need = LEAST_FOLD_PAST + (LEAST_FOLD_TEST if folds == 1 else horizon * folds)
+    if known >= need:
+        return "There is no backtest: the days that it would forecast are all closed."
+    told = f"it needs {need} days up to the cutoff, and {subject.lineage.cutoff} has {known}"
+    held = subject.evidence.holdout
+    days = (
+        0 if held is None else (date.fromisoformat(held.last) - date.fromisoformat(held.first)).days
+    )
+    if held is not None and known + days + 1 >= need:
+        return f"There is no backtest, since the cutoff is early: {told}."
+    return f"There is no backtest, since the panel is short: {told}."
+
+
+def beaten_by(subject: Subject, examined: Examined) -> str:
+    """A remark where a plain baseline is better than the model on the days scored; else empty."""
+    name = "wape" if subject.evidence.loss == Loss.COUNT else "rmsle"
+    own = getattr(examined.scores.get(MODEL), name, None)
+    if own is None:
+        return ""
+    better = {
+        each: value
+        for each, scores in examined.scores.items()
+        if each.startswith(BASELINES)
+        and (value := getattr(scores, name)) is not None
+        and value < own
+    }
+    if not better:
+        return ""
+    best = min(better, key=lambda each: better[each])
+    return (
+        f"A plain baseline is better on these days: {best} has a {name.upper()} of {better[best]:.4f}, "
+        f"the model {own:.4f}. Look at the backtest and at more days before you release it."
     )
 
 
@@ -237,6 +279,8 @@ def _answers(contract: Contract) -> Iterator[str]:
 def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
     yield "\n## How good it is\n"
     yield f"{_md(how_it_was_measured(subject, examined))}\n"
+    if remark := beaten_by(subject, examined):
+        yield f"**{_md(remark)}**\n"
     yield from _scores("predictor", examined.scores)
     for each in examined.slices:
         yield f"\n### By {_md(title_of(each))}\n"

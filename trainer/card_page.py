@@ -16,6 +16,7 @@ from trainer.card import (
     METRICS,
     Subject,
     backtest_in_words,
+    beaten_by,
     figures_of,
     how_it_was_measured,
     limits,
@@ -166,6 +167,8 @@ def _tiles(examined: Examined) -> Iterator[str]:
 def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
     yield "<h2>How good it is</h2>"
     yield f"<p>{_e(how_it_was_measured(subject, examined))}</p>"
+    if remark := beaten_by(subject, examined):
+        yield f'<p class="bad">{_e(remark)}</p>'
     yield from _scores("predictor", examined.scores)
     yield (
         '<p class="quiet small">RMSLE is the root mean square of differences of log(1 + units); NWRMSLE '

@@ -16,8 +16,10 @@ from enum import StrEnum
 import numpy as np
 
 from schemas.errors import UsageProblem
+from trainer.cells import FIRST_DATE, LAST_DATE
 from trainer.keys import Ints
 from trainer.panel import MIN_HISTORY, Flags, day_of, number_of, weekday
+from trainer.span import MAX_DAYS
 
 BLOCK_CELLS = 200_000
 """Cells (series × days) of a block: its dozen arrays take some 20 MB."""
@@ -90,6 +92,16 @@ class Recipe:
             raise UsageProblem(
                 f"{self.days} days are too few for {self.horizon} held out",
                 hint=f"ask for at least {MIN_HISTORY + self.horizon} days",
+            )
+        most = min(MAX_DAYS, (LAST_DATE - self.start).days + 1 - self.horizon)
+        if self.days > most or self.start < FIRST_DATE:
+            raise UsageProblem(
+                f"{self.days:,} days from {self.start} on are no panel that can be trained on: it has at "
+                f"most {MAX_DAYS:,} days, and they and the {self.horizon} after them lie within "
+                f"{FIRST_DATE} … {LAST_DATE}",
+                hint=f"ask for at most {most:,} days"
+                if most >= MIN_HISTORY + self.horizon and self.start >= FIRST_DATE
+                else f"start within {FIRST_DATE.year} … {LAST_DATE.year}",
             )
 
 

@@ -16,7 +16,7 @@ on them. Only the forecasts of traffic are learned again, from the same days wit
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 
@@ -97,6 +97,10 @@ def refresh_bundle(
     with open_sources(file, s3) as sources:
         panel = read_aloud(file, sources, cutoff, memory_mb, progress)
         _check_cutoff(day_of(panel.cutoff_day), parent)
+        if panel.cutoff_day == number_of(date.fromisoformat(parent.lineage.cutoff)):
+            note = f"this refresh has nothing newer: its cutoff {parent.lineage.cutoff} is its parent's"
+            progress(f"note: {note}")
+            panel = replace(panel, notes=(*panel.notes, note))
         progress(f"making the tables of {panel.keys.series:,} series")
         until = number_of(date.fromisoformat(parent.record.outlook_until))
         fitted = refresh(panel, recipe, parent.lifted.regressor, until)

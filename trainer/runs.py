@@ -5,8 +5,9 @@ of trainings. Rules:
 
 1. The list reads one manifest a bundle. One that cannot be read is a row that says why, and hides none of
    the others.
-2. A comparison says whether both held out the same days and as many rows; where they did not, the metrics
-   beside each other are of other rows, and it says that they do not compare.
+2. Scores compare where both runs are of one model, held out the same days and as many rows, and the same
+   sales: of the same sources, or with the same scores of every plain baseline, which know nothing but the
+   sales. Where they do not compare it is said why, and no difference is told.
 3. What differs is told by part: data, configuration, recipe, packages, contract.
 """
 
@@ -20,7 +21,7 @@ import msgspec
 from adapters.bundles import list_bundles, read_manifest
 from adapters.object_store import ObjectStore
 from schemas.errors import ModelwireError
-from schemas.evidence import MODEL
+from schemas.evidence import BASELINES, MODEL
 from schemas.manifest import MODEL_NAME, Holdout, Lineage, Manifest
 
 
@@ -54,7 +55,10 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class MetricPair(msgspec.Struct, frozen=True):
-    """A metric of one predictor in both runs; ``difference`` is the second less the first."""
+    """A metric of one predictor in both runs; ``difference`` is the second less the first.
+
+    None where one has no such metric, or where the runs do not compare.
+    """
 
     predictor: str
     metric: str
@@ -64,11 +68,15 @@ class MetricPair(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs and all in which they differ. ``config`` holds the lines of a unified diff."""
+    """Two runs and all in which they differ. ``config`` holds the lines of a unified diff.
+
+    ``incomparable`` are sentences that say why their scores do not compare; none where they do.
+    """
 
     a: Run
     b: Run
     same_holdout: bool
+    incomparable: tuple[str, ...]
     same_model_bytes: bool
     metrics: tuple[MetricPair, ...]
     data: tuple[Difference, ...]
@@ -91,12 +99,14 @@ def list_runs(store: ObjectStore, model: str | None = None) -> list[Run]:
 def compare_runs(store: ObjectStore, a: str, b: str) -> Comparison:
     """How the bundles with these digests differ. Raises as ``adapters.bundles.read_manifest``."""
     one, two = read_manifest(store, a), read_manifest(store, b)
+    why = tuple(_why_incomparable(one, two))
     return Comparison(
         a=run_of(a, one),
         b=run_of(b, two),
         same_holdout=_is_alike(one.holdout, two.holdout),
+        incomparable=why,
         same_model_bytes=one.files[MODEL_NAME] == two.files[MODEL_NAME],
-        metrics=tuple(_metric_pairs(one.holdout, two.holdout)),
+        metrics=tuple(_metric_pairs(one.holdout, two.holdout, compare=not why)),
         data=_differences(one, two, _data),
         recipe=_differences(one, two, _recipe),
         packages=_differences(one, two, _packages),
@@ -141,7 +151,38 @@ def _is_alike(one: Holdout | None, two: Holdout | None) -> bool:
     return (one.first, one.last, one.rows) == (two.first, two.last, two.rows)
 
 
-def _metric_pairs(one: Holdout | None, two: Holdout | None) -> Iterator[MetricPair]:
+def _why_incomparable(one: Manifest, two: Manifest) -> Iterator[str]:
+    if one.model != two.model:
+        yield f"A is of the model {one.model}, B of {two.model}"
+    if one.holdout is None or two.holdout is None:
+        which = " and ".join(
+            name for name, each in (("A", one), ("B", two)) if each.holdout is None
+        )
+        yield f"{which} held nothing out"
+    elif not _is_alike(one.holdout, two.holdout):
+        yield f"other days were held out: A {_told(one.holdout)}, B {_told(two.holdout)}"
+    elif _data(one) != _data(two):
+        yield from _other_sales(one.holdout, two.holdout)
+
+
+def _told(holdout: Holdout) -> str:
+    return f"{holdout.first} … {holdout.last} ({holdout.rows:,} rows)"
+
+
+def _other_sales(one: Holdout, two: Holdout) -> Iterator[str]:
+    """Of runs on other sources, which may be another side table or other sales."""
+    common = [name for name in one.metrics if name in two.metrics and name.startswith(BASELINES)]
+    if not common:
+        yield "they have other data, and no baseline that would show whether the sales are the same"
+    for name in common:
+        if one.metrics[name] != two.metrics[name]:
+            yield f"they have other data, with other sales: {name} has other scores on the same days"
+            return
+
+
+def _metric_pairs(
+    one: Holdout | None, two: Holdout | None, *, compare: bool
+) -> Iterator[MetricPair]:
     """Every metric that either has: predictors and metrics in the order of the first run."""
     first = {} if one is None else one.metrics
     second = {} if two is None else two.metrics
@@ -149,7 +190,7 @@ def _metric_pairs(one: Holdout | None, two: Holdout | None) -> Iterator[MetricPa
         left, right = first.get(predictor, {}), second.get(predictor, {})
         for metric in {**left, **right}:
             a, b = left.get(metric), right.get(metric)
-            difference = None if a is None or b is None else b - a
+            difference = b - a if compare and a is not None and b is not None else None
             yield MetricPair(predictor, metric, a, b, difference)
 
 

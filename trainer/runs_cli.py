@@ -1,6 +1,7 @@
 """``modelwire runs``: past trainings, from the object store alone."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
@@ -58,6 +59,8 @@ def list_command(model: str | None, store: str | None, output: str) -> None:
 def compare_command(a: str, b: str, store: str | None, output: str) -> None:
     """Compare bundles A and B: metrics side by side, and what differs in data and making.
 
+    The difference of a metric is told where both were scored on the same sales of the same days; else the
+    reason why not.
     A bundle is named by its digest, by at least six of its hexadecimal digits, or by its address.
     """
     from adapters.bundle_names import find_bundle
@@ -129,11 +132,11 @@ def _print_comparison(found: Comparison) -> None:
         )
     if found.same_model_bytes:
         console.print("\nboth have the same model.onnx")
-    if not found.same_holdout:
-        console.print("\nthe holdouts are not the same days: their scores do not compare")
+    for why in found.incomparable:
+        console.print(Text(f"\nthe scores do not compare: {why}"), soft_wrap=True)
     if found.metrics:
         console.print()
-        console.print(_metrics_table(found.metrics))
+        console.print(_metrics_table(found.metrics, compared=not found.incomparable))
     for title, differences in (
         ("data", found.data),
         ("recipe", found.recipe),
@@ -154,25 +157,32 @@ def _print_comparison(found: Comparison) -> None:
         console.print(Text(f"  {line}"), soft_wrap=True)
 
 
-def _metrics_table(metrics: tuple[MetricPair, ...]) -> Table:
-    table = _new_table("predictor", "metric", "A", "B", "B - A", right=("A", "B", "B - A"))
+def _metrics_table(metrics: tuple[MetricPair, ...], *, compared: bool) -> Table:
+    figures = ("A", "B", "B - A") if compared else ("A", "B")
+    table = _new_table("predictor", "metric", *figures, right=figures)
     for pair in metrics:
+        told = [_figure(pair.a), _figure(pair.b), _signed(pair.difference)]
         style = "bold" if pair.predictor == MODEL else ""
-        table.add_row(
-            Text(pair.predictor, style=style),
-            Text(pair.metric),
-            _figure(pair.a),
-            _figure(pair.b),
-            _signed(pair.difference),
-        )
+        table.add_row(Text(pair.predictor, style=style), Text(pair.metric), *told[: len(figures)])
     return table
 
 
 def _differences_table(title: str, differences: tuple[Difference, ...]) -> Table:
     table = _new_table(title, "A", "B")
     for each in differences:
-        table.add_row(Text(each.name), Text(_cut(each.a)), Text(_cut(each.b)))
+        if isinstance(each.a, list | tuple):
+            table.add_row(Text(each.name), *map(Text, _only(each.a, each.b or ())))
+        else:
+            table.add_row(Text(each.name), Text(_cut(each.a)), Text(_cut(each.b)))
     return table
+
+
+def _only(a: Sequence[object], b: Sequence[object]) -> tuple[str, str]:
+    """What a list has that another does not, and the other way round."""
+    alone = [", ".join(str(each) for each in x if each not in y) for x, y in ((a, b), (b, a))]
+    if not any(alone):
+        return "the same", "in another order"
+    return alone[0] and f"only: {alone[0]}", alone[1] and f"only: {alone[1]}"
 
 
 def _cut(value: object) -> str:

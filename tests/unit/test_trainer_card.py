@@ -13,7 +13,7 @@ from schemas.evidence import Evidence, Leakage, Unchanged
 from schemas.manifest import Lineage, Parity, Source, digest_of
 from tests.unit.evidence_panels import HOSTILE, made_up_panel
 from trainer.bundle import contract_of
-from trainer.card import Subject, model_card
+from trainer.card import Subject, backtest_in_words, model_card
 from trainer.card_page import card_page, page_of_text
 from trainer.dataset import Dataset
 from trainer.dataset import Loss as Choice
@@ -81,6 +81,7 @@ def made(panel: Panel) -> tuple[Subject, tuple[Example, ...]]:
             numeric_class="avx2",
         ),
         evidence=evidence,
+        known_days=panel.cutoff + 1,
     )
     return subject, examples_of(panel, trained, held, answers)
 
@@ -225,10 +226,67 @@ def test_cards_do_without_what_is_not_there(made: tuple[Subject, tuple[Example, 
     backtest = msgspec.structs.replace(made[0].evidence.backtest, folds=(), scores={})
     subject = with_evidence(made[0], holdout=None, backtest=backtest, importance=None, leakage=None)
     for text in (card_page(subject, ()).decode(), model_card(subject).decode()):
-        assert "too short for a backtest" in text
+        assert "There is no backtest" in text
         assert "How good it is" not in text
     shown = with_evidence(made[0], holdout=None)
     assert "Nothing was held out" in model_card(shown).decode()
+
+
+@pytest.mark.parametrize(("loss", "name"), [("log1p", "rmsle"), ("count", "wape")])
+def test_a_better_baseline_is_remarked_upon(
+    made: tuple[Subject, tuple[Example, ...]], loss: str, name: str
+) -> None:
+    """By the error that the model was to make small; where it is the best nothing is said."""
+    subject, examples = made
+    held = subject.evidence.holdout
+    assert held is not None
+    for factor, is_said in ((0.9, True), (1.1, False)):
+        own = getattr(held.scores["model"], name)
+        worse = dict.fromkeys(held.scores, held.scores["model"])
+        scores = worse | {
+            "lag-7": msgspec.structs.replace(held.scores["model"], **{name: own * factor})
+        }
+        evidence = msgspec.structs.replace(
+            subject.evidence, holdout=msgspec.structs.replace(held, scores=scores), loss=loss
+        )
+        changed = replace(subject, evidence=evidence)
+        said = f"better on these days: lag-7 has a {name.upper()} of {own * factor:.4f}"
+        assert (said in card_page(changed, examples).decode()) == is_said
+        assert (said in re.sub(r"\\(.)", r"\1", model_card(changed).decode())) == is_said
+
+
+@pytest.mark.parametrize(
+    ("known", "horizon", "held", "said"),
+    [
+        (
+            31,
+            14,
+            False,
+            "the panel is short: it needs 32 days up to the cutoff, and 2024-04-07 has 31",
+        ),
+        (
+            31,
+            14,
+            True,
+            "the cutoff is early: it needs 32 days up to the cutoff, and 2024-04-07 has 31",
+        ),
+        (33, 3, False, "since the panel is short: it needs 34 days"),
+        (32, 14, False, "the days that it would forecast are all closed"),
+    ],
+)
+def test_why_there_is_no_backtest_is_told(
+    made: tuple[Subject, tuple[Example, ...]], known: int, horizon: int, held: bool, said: str
+) -> None:
+    """With the days that it needs and those that it had."""
+    subject, _ = made
+    evidence = msgspec.structs.replace(
+        subject.evidence,
+        backtest=msgspec.structs.replace(subject.evidence.backtest, folds=()),
+        **({} if held else {"holdout": None}),
+    )
+    dataset = subject.dataset.model_copy(update={"horizon": horizon})
+    told = backtest_in_words(replace(subject, dataset=dataset, evidence=evidence, known_days=known))
+    assert said in told
 
 
 def test_a_fold_gives_examples_where_nothing_was_held_out(panel: Panel) -> None:

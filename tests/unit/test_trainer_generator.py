@@ -174,6 +174,27 @@ def test_recipe_for_no_panel_is_refused(series: int, days: int, horizon: int) ->
         Recipe(series=series, days=days, seed=1, horizon=horizon)
 
 
+@pytest.mark.parametrize(
+    ("start", "days", "hint"),
+    [
+        ("2015-01-01", 11_001, "ask for at most 11,000 days"),
+        ("2199-01-01", 365, "ask for at most 349 days"),
+        ("2015-01-01", 10_000_000_000, "ask for at most 11,000 days"),
+        ("1850-01-01", 100, "start within 1900 … 2199"),
+        ("9999-12-01", 100, "start within 1900 … 2199"),
+    ],
+)
+def test_days_beyond_the_calendar_are_refused(
+    tmp_path: Path, start: str, days: int, hint: str
+) -> None:
+    """What no training would take is not written; no date overflows."""
+    arguments = ["generate", "--series", "2", "--days", str(days), "--start", start]
+    done = CliRunner().invoke(data, [*arguments, "--out", str(tmp_path / "new")])
+    assert isinstance(done.exception, UsageProblem)
+    assert done.exception.hint == hint
+    assert not (tmp_path / "new").exists()
+
+
 def test_command_writes_a_panel_and_says_where(tmp_path: Path) -> None:
     """The JSON has the configuration and the rows; a folder that holds a dataset is left alone."""
     arguments = ["generate", "--series", "6", "--days", "50", "--seed", "4", "-o", "json"]

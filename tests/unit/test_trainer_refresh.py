@@ -108,6 +108,19 @@ def test_the_parents_own_cutoff_gives_the_parents_own_model(
     assert again.files["model.onnx"] == bundle.files["model.onnx"]
 
 
+def test_a_refresh_with_nothing_newer_says_so(tmp_path: Path, store: ObjectStore) -> None:
+    """In a line while it works, and in the card, which stays."""
+    file = dataset_in(tmp_path)
+    parent = parent_of(store, trained(file, RECIPES["the base alone"]))
+    heard: list[str] = []
+    made = refresh_bundle(file, parent, created_at=NOON, cutoff=EARLY, progress=heard.append)
+    said = "this refresh has nothing newer: its cutoff 2024-03-15 is its parent's"
+    assert f"note: {said}" in heard
+    assert said in made.files["card.md"].decode()
+    newer = refresh_bundle(file, parent, created_at=NOON, cutoff=LATE, progress=heard.append)
+    assert "nothing newer" not in newer.files["card.md"].decode()
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_later_cutoff_moves_the_tables_and_not_the_regressor(
     tmp_path: Path, store: ObjectStore, recipe: str

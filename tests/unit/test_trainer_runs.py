@@ -119,6 +119,76 @@ def test_comparison_says_that_holdouts_differ(store: ObjectStore) -> None:
     assert not compare_runs(store, c, d).same_holdout
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"holdout": holdout("2024-04-01")},
+            "other days were held out: A 2024-03-31 … 2024-04-13 (336",
+        ),
+        ({"holdout": None}, "B held nothing out"),
+        (
+            {
+                "lineage": lineage(sources=(Source("panel.parquet", digest_of(b"new"), 3),)),
+                "holdout": Holdout(
+                    "2024-03-31", "2024-04-13", 336, {"lag-7": {"rmsle": 0.7}, "model": METRICS}
+                ),
+            },
+            "other data, with other sales: lag-7 has other scores on the same days",
+        ),
+        (
+            {
+                "lineage": lineage(sources=(Source("panel.parquet", digest_of(b"new"), 3),)),
+                "holdout": Holdout("2024-03-31", "2024-04-13", 336, {"model": METRICS}),
+            },
+            "no baseline that would show whether the sales are the same",
+        ),
+        ({"model": "other"}, "A is of the model sales, B of other"),
+    ],
+)
+def test_runs_that_do_not_compare_say_why_and_tell_no_difference(
+    store: ObjectStore, changes: dict[str, Any], said: str
+) -> None:
+    """The figures stand beside each other all the same."""
+    a, b = store_run(store, 1), store_run(store, 2, **changes)
+    found = compare_runs(store, a, b)
+    assert any(said in why for why in found.incomparable)
+    assert {pair.difference for pair in found.metrics} == {None}
+    assert METRICS["rmsle"] in {pair.a for pair in found.metrics}
+    table = call(store, "compare", a, b)
+    assert "the scores do not compare: " in table
+    assert said in table
+    assert "B - A" not in table
+
+
+def test_another_side_table_leaves_runs_comparable(store: ObjectStore) -> None:
+    """The baselines read sales alone: where they score the same, so do the rows."""
+    more = (*lineage().sources, Source("stores.csv", digest_of(b"s"), 1))
+    a, b = store_run(store, 1), store_run(store, 2, lineage=lineage(sources=more))
+    assert not compare_runs(store, a, b).incomparable
+    assert "B - A" in call(store, "compare", a, b)
+
+
+def test_of_long_lists_only_the_difference_is_shown(store: ObjectStore) -> None:
+    """Forty features that both have say nothing; JSON has them all."""
+    both = tuple(f"feature-{number}" for number in range(40))
+    digests = [
+        store_run(store, day, lineage=lineage(recipe=replaced(features=(*both, own))))
+        for day, own in ((1, "season"), (2, "traffic"))
+    ]
+    table = call(store, "compare", *digests)
+    assert "only: season" in table
+    assert "only: traffic" in table
+    assert "feature-3" not in table
+    assert "feature-3" in call(store, "compare", *digests, "-o", "json")
+
+
+def replaced(**changes: Any) -> Recipe:
+    recipe = lineage().recipe
+    assert recipe is not None
+    return msgspec.structs.replace(recipe, **changes)
+
+
 def test_comparison_tells_what_differs_and_only_that(store: ObjectStore) -> None:
     """Data by source, recipe, packages, contract, and the lines of the configuration."""
     a = store_run(store, 1)
