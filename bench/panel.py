@@ -65,11 +65,11 @@ def main(context: click.Context, rows: str, days: int, memory_mb: int, baseline:
 @click.argument("days", type=int)
 def make(folder: Path, series: int, days: int) -> None:
     """Generate a panel into a folder."""
-    from trainer.chain import Recipe
+    from trainer.chain import Design
     from trainer.generator import generate
 
     started = time.monotonic()
-    made = generate(Recipe(series=series, days=days, seed=1), folder)
+    made = generate(Design(series=series, days=days, seed=1), folder)
     _say(started, rows=made.rows)
 
 

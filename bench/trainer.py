@@ -33,11 +33,9 @@ import numpy as np
 
 from adapters.onnx_model import load_onnx_model
 from trainer.bundle import stand_ins
-from trainer.chain import Closed, Layout
-from trainer.chain import Recipe as ChainRecipe
-from trainer.dataset import OUTPUTS, DatasetFile, Loss, load_dataset
-from trainer.estimator import Forecaster, Preset, Recipe, fit
-from trainer.estimator import Loss as FitLoss
+from trainer.chain import Closed, Design, Layout
+from trainer.dataset import OUTPUTS, DatasetFile, LossChoice, load_dataset
+from trainer.estimator import Forecaster, Loss, Preset, Recipe, fit
 from trainer.evaluation import HeldOut, held_out, interval_scores, scores
 from trainer.generator import generate
 from trainer.graph import export
@@ -96,7 +94,7 @@ class Result:
         return scores(self.held.actual, predicted, self.held.weights)["rmsle"]
 
 
-def train(panel: Panel, loss: Loss, seed: int = 0) -> Result:
+def train(panel: Panel, loss: LossChoice, seed: int = 0) -> Result:
     """The full preset, as ``modelwire train`` has it, but for reading."""
     began = time.process_time()
     trained = develop(panel, Preset.FULL, loss, seed)
@@ -112,8 +110,8 @@ def read(file: DatasetFile, cutoff: date | None = None) -> Panel:
 
 
 def made(
-    folder: Path, recipe: ChainRecipe, config: str = "", loss: Loss | None = None
-) -> tuple[Panel, Loss]:
+    folder: Path, recipe: Design, config: str = "", loss: LossChoice | None = None
+) -> tuple[Panel, LossChoice]:
     """A generated panel, read by its own configuration or by another one."""
     place = generate(recipe, folder).dataset
     if config:
@@ -126,7 +124,7 @@ def strangers(folder: Path) -> Iterator[Limit]:
     """Five panels that nobody tuned for, on their open days."""
     print(f"{'seed':>8} {'chosen':>16} {'RMSLE':>7} {'lag-7':>7} {'mean-28':>8} {'coverage':>9}")
     for seed in range(SEEDS):
-        recipe = ChainRecipe(
+        recipe = Design(
             series=150, days=240, seed=100 + seed, layout=Layout.PLAIN, closed=Closed.WEEKLY
         )
         result = train(*made(folder / str(seed), recipe, STRANGER))
@@ -147,9 +145,7 @@ def strangers(folder: Path) -> Iterator[Limit]:
 
 def long(folder: Path) -> Iterator[Limit]:
     """Years of a season and a trend."""
-    recipe = ChainRecipe(
-        series=500, days=1_826, seed=1, horizon=28, noise=0.2, yearly=0.6, trend=0.15
-    )
+    recipe = Design(series=500, days=1_826, seed=1, horizon=28, noise=0.2, yearly=0.6, trend=0.15)
     result = train(*made(folder / "long", recipe))
     panel, held = result.panel, result.held
     ours = result.metrics["rmsle"]
@@ -175,7 +171,7 @@ def closed(folder: Path) -> Iterator[Limit]:
     errors: dict[Closed, list[float]] = {Closed.WEEKLY: [], Closed.NEVER: []}
     biases: dict[Closed, list[float]] = {Closed.WEEKLY: [], Closed.NEVER: []}
     for seed, when in itertools.product(CLOSED_SEEDS, Closed):
-        recipe = ChainRecipe(
+        recipe = Design(
             series=200,
             days=275,
             seed=seed,
@@ -186,7 +182,7 @@ def closed(folder: Path) -> Iterator[Limit]:
             noise=0.5,
         )
         # The count loss: that of logs has a bias of its own, which says nothing of closed days.
-        result = train(*made(folder / f"{seed}-{when}", recipe, loss=Loss.COUNT))
+        result = train(*made(folder / f"{seed}-{when}", recipe, loss=LossChoice.COUNT))
         held, sales = result.held, result.answers.sales
         # The days that both panels have open: what was sold on them is the same in both.
         days = held.opened & ((held.requests.days + 3) % 7 != 6)
@@ -214,7 +210,7 @@ def uci(folder: Path) -> Iterator[Limit]:
     """Intermittent sales: the log loss for ranks, the count loss for volumes."""
     file = load_dataset(Path("datasets/online_retail.toml"))
     panel = read(file)
-    for loss in (Loss.LOG1P, Loss.COUNT):
+    for loss in (LossChoice.LOG1P, LossChoice.COUNT):
         result = train(panel, loss)
         ours, mean = result.metrics, result.held.others["mean-28-log"]
         theirs = scores(result.held.actual, mean, result.held.weights)
@@ -225,7 +221,7 @@ def uci(folder: Path) -> Iterator[Limit]:
             flush=True,
         )
         yield "coverage .75 … .82", 0.75 <= ours["coverage"] <= 0.82
-        if loss is Loss.LOG1P:
+        if loss is LossChoice.LOG1P:
             yield "RMSLE ≤ .835", ours["rmsle"] <= 0.835
         else:
             yield "|bias| ≤ .05 and WAPE < 1.10", abs(ours["bias"]) <= 0.05 and ours["wape"] < 1.10
@@ -247,7 +243,7 @@ def large(folder: Path) -> Iterator[Limit]:
         unit_share=float("nan"),
     )
     began = time.process_time()
-    fitted = fit(panel, Recipe(Preset.FULL, FitLoss.LOG1P, PACES[0], seed=0))
+    fitted = fit(panel, Recipe(Preset.FULL, Loss.LOG1P, PACES[0], seed=0))
     spread = Spread(scale_of(fitted.past), np.tile(np.array([-1, 1], dtype=np.float32), (16, 1)))
     forecaster = fitted.forecaster(spread)
     content = export(forecaster, "day")

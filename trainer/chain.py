@@ -61,7 +61,7 @@ class Closed(StrEnum):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Design:
     """What panel to make.
 
     ``yearly`` is the log amplitude of the season of the year, and ``trend`` the log growth a year,
@@ -106,14 +106,14 @@ class Recipe:
 
 
 class World:
-    """Stores, items and calendar of a recipe: all that the series share."""
+    """Stores, items and calendar of a design: all that the series share."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        random = np.random.default_rng([recipe.seed, 0])
-        self.recipe = recipe
-        self.stores = min(MAX_STORES, recipe.series, max(1, round((recipe.series / 4) ** 0.5)))
-        self.items = -(-recipe.series // self.stores)
-        self.days: Ints = number_of(recipe.start) + np.arange(recipe.days)
+    def __init__(self, design: Design) -> None:
+        random = np.random.default_rng([design.seed, 0])
+        self.design = design
+        self.stores = min(MAX_STORES, design.series, max(1, round((design.series / 4) ** 0.5)))
+        self.items = -(-design.series // self.stores)
+        self.days: Ints = number_of(design.start) + np.arange(design.days)
         # Stores. A city lies in one state.
         self.city = random.integers(0, max(1, self.stores // 3), self.stores)
         self.state = self.city // 2
@@ -124,17 +124,17 @@ class World:
         self.family = random.integers(0, len(FAMILIES), self.items)
         self.item_level = random.normal(np.log(12), 0.9, self.items)
         self.uplift = random.uniform(0.3, 0.9, self.items)
-        self.slope = random.normal(recipe.trend, 0.05, self.items)
+        self.slope = random.normal(design.trend, 0.05, self.items)
         is_new = random.random(self.items) < _ITEM_SHARE_NEW
-        held_out = recipe.days - recipe.horizon
-        late = random.integers(min(recipe.days // 3, held_out - 1), held_out, self.items)
+        held_out = design.days - design.horizon
+        late = random.integers(min(design.days // 3, held_out - 1), held_out, self.items)
         self.begins = np.where(is_new, late, 0)
         # Families: their own week, season and dispersion.
         families = len(FAMILIES)
         self.week = _WEEK + random.normal(0, 0.08, (families, 7))
         self.phase = random.uniform(0, 2 * np.pi, families)
-        self.amplitude = recipe.yearly * random.uniform(0.7, 1.3, families)
-        self.dispersion = random.uniform(8, 25, families) / recipe.noise**2
+        self.amplitude = design.yearly * random.uniform(0.7, 1.3, families)
+        self.dispersion = random.uniform(8, 25, families) / design.noise**2
         # Calendar. Local holidays fall on a day of the year of their city.
         self.city_day = random.integers(1, 366, int(self.city.max()) + 1)
         self.national = _national_flags(self.days)
@@ -147,17 +147,17 @@ class World:
             np.asarray([day_of(day).day in (15, 16, 1) for day in self.days.tolist()]) * 0.12
         )
         # A store's good and bad days, which its traffic shows: half of yesterday's, and news.
-        news = random.normal(0, 0.06, (self.stores, recipe.days))
+        news = random.normal(0, 0.06, (self.stores, design.days))
         self.mood = np.empty_like(news)
         self.mood[:, 0] = news[:, 0]
-        for day in range(1, recipe.days):
+        for day in range(1, design.days):
             self.mood[:, day] = 0.5 * self.mood[:, day - 1] + news[:, day]
 
     @property
     def closed(self) -> Flags:
         """Which days all shops are closed."""
-        if self.recipe.closed == Closed.NEVER:
-            return np.zeros(self.recipe.days, dtype=np.bool_)
+        if self.design.closed == Closed.NEVER:
+            return np.zeros(self.design.days, dtype=np.bool_)
         return np.asarray((self.weekday == 6) | self.national)
 
     def traffic(self) -> Ints:
@@ -168,17 +168,17 @@ class World:
 
     def blocks(self) -> Iterator["Block"]:
         """The series in order, item by item, a block at a time."""
-        height = max(1, BLOCK_CELLS // self.recipe.days)
-        for number, start in enumerate(range(0, self.recipe.series, height)):
-            yield self._block(number, np.arange(start, min(start + height, self.recipe.series)))
+        height = max(1, BLOCK_CELLS // self.design.days)
+        for number, start in enumerate(range(0, self.design.series, height)):
+            yield self._block(number, np.arange(start, min(start + height, self.design.series)))
 
     def _block(self, number: int, series: Ints) -> "Block":
-        random = np.random.default_rng([self.recipe.seed, 1, number])
+        random = np.random.default_rng([self.design.seed, 1, number])
         item, store = np.divmod(series, self.stores)
         family = self.family[item]
-        shape = (len(series), self.recipe.days)
+        shape = (len(series), self.design.days)
         promoted = _runs(random, shape, share_begun=0.015, longest=10)
-        if self.recipe.layout == Layout.PLAIN:
+        if self.design.layout == Layout.PLAIN:
             promoted = np.zeros(shape, dtype=np.bool_)
         level = self.item_level[item] + self.store_level[store] + random.normal(0, 0.4, len(series))
         years = (self.days - self.days[0]) / 365.25
@@ -188,7 +188,7 @@ class World:
         logs += self.payday + 0.25 * self.national + 0.15 * self.local[store]
         spread = np.broadcast_to(self.dispersion[family, None], shape)
         units = random.poisson(np.exp(logs) * random.gamma(spread) / spread)
-        units[_runs(random, shape, share_begun=0.004 * self.recipe.noise, longest=6)] = (
+        units[_runs(random, shape, share_begun=0.004 * self.design.noise, longest=6)] = (
             0  # out of stock
         )
         units[:, self.closed] = 0

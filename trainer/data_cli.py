@@ -79,10 +79,10 @@ def generate(
     The panel has promotions, holidays, stock-outs, new items, seasons of week and year, and a trend.
     """
     # Imported here: `modelwire data --help` must not wait for numpy and pyarrow.
-    from trainer.chain import Closed, Layout, Recipe
+    from trainer.chain import Closed, Design, Layout
     from trainer.generator import generate as write_panel
 
-    recipe = Recipe(
+    design = Design(
         series=series,
         days=days,
         seed=seed,
@@ -98,7 +98,7 @@ def generate(
         length=series, label="series", file=sys.stderr, hidden=not sys.stderr.isatty()
     )
     with shown as bar:
-        made = write_panel(recipe, out, progress=lambda done: bar.update(done - bar.pos))
+        made = write_panel(design, out, progress=lambda done: bar.update(done - bar.pos))
     report = {"dataset": str(made.dataset), "rows": made.rows, "series": series, "days": days}
     if output == TABLE:
         click.echo(

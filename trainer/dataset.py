@@ -56,7 +56,7 @@ Where = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1
 """A file, a glob, ``s3://bucket/key-or-glob``, or a list of them."""
 
 
-class Loss(StrEnum):
+class LossChoice(StrEnum):
     """What the training minimises: errors of log(1 + units), or of counts that are mostly 0."""
 
     LOG1P = "log1p"
@@ -173,7 +173,7 @@ class Dataset(BaseModel):
     holdout: Days = Field(default_factory=lambda known: known["horizon"])
     min_days: Annotated[int, Field(ge=0, le=3660, strict=True)] = 1
     recent_days: Days = 182
-    loss: Loss = Loss.LOG1P
+    loss: LossChoice = LossChoice.LOG1P
     negatives: Negatives = Negatives.REFUSE
     duplicates: Duplicates = Duplicates.SUM
     closed: str = ""
@@ -285,7 +285,7 @@ _TABLES: dict[str, type[BaseModel]] = {
 _SETTINGS = Settings(
     names=Dataset.model_fields,
     required=[name for name, field in Dataset.model_fields.items() if field.is_required()],
-    words={"loss": [*Loss], "negatives": [*Negatives], "duplicates": [*Duplicates]},
+    words={"loss": [*LossChoice], "negatives": [*Negatives], "duplicates": [*Duplicates]},
 )
 
 

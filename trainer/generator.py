@@ -1,7 +1,7 @@
 """The generator: panels of daily sales in the shape of a grocery chain's, of any size, from a seed.
 
 What is sold is ``trainer.chain``'s; here it becomes files, a block of series at a time, so a panel may be
-far larger than memory. The same recipe gives the same bytes with the same versions of numpy and pyarrow.
+far larger than memory. The same design gives the same bytes with the same versions of numpy and pyarrow.
 A configuration lies beside the data: ``modelwire train --dataset FOLDER/dataset.toml``.
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import ModelwireError
-from trainer.chain import FAMILIES, Block, Closed, Layout, Recipe, World, national_holidays
+from trainer.chain import FAMILIES, Block, Closed, Design, Layout, World, national_holidays
 from trainer.keys import Ints
 from trainer.panel import day_of
 
@@ -32,8 +32,8 @@ class Made:
     rows: int
 
 
-def generate(recipe: Recipe, folder: Path, progress: Callable[[int], None] | None = None) -> Made:
-    """Writes the panel of a recipe into a folder; ``progress`` hears of the series done.
+def generate(design: Design, folder: Path, progress: Callable[[int], None] | None = None) -> Made:
+    """Writes the panel of a design into a folder; ``progress`` hears of the series done.
 
     Raises ModelwireError where the folder cannot be written, or already holds a dataset.
     """
@@ -42,11 +42,11 @@ def generate(recipe: Recipe, folder: Path, progress: Callable[[int], None] | Non
         folder.mkdir(parents=True, exist_ok=True)
         if dataset.exists():
             raise ModelwireError(f"{dataset} is already there", hint="name an empty folder")
-        world = World(recipe)
-        if recipe.layout == Layout.FAVORITA:
+        world = World(design)
+        if design.layout == Layout.FAVORITA:
             _write_side_tables(world, folder)
-        rows = _write_panel(world, folder / _PANEL_FILES[recipe.layout], progress)
-        dataset.write_text(_configuration(recipe), encoding="utf-8")
+        rows = _write_panel(world, folder / _PANEL_FILES[design.layout], progress)
+        dataset.write_text(_configuration(design), encoding="utf-8")
     except OSError as error:
         raise ModelwireError(f"{folder} cannot be written: {error}") from error
     return Made(dataset, rows)
@@ -79,7 +79,7 @@ def _table(world: World, block: Block) -> pa.Table:
     item, store = block.item[rows], block.store[rows]
     units = pa.array(block.units[rows, days].astype(np.int32))
     columns: dict[str, Any]
-    if world.recipe.layout == Layout.FAVORITA:
+    if world.design.layout == Layout.FAVORITA:
         columns = {
             "date": dates,
             "store_nbr": pa.array((store + 1).astype(np.int32)),
@@ -94,7 +94,7 @@ def _table(world: World, block: Block) -> pa.Table:
             "article": _labels(item, [f"a{i:06d}" for i in range(world.items)]),
             "quantity": units,
         }
-    if world.recipe.closed != Closed.NEVER:
+    if world.design.closed != Closed.NEVER:
         columns["closed"] = pa.array(world.closed[days])
     return pa.table(columns)
 
@@ -165,29 +165,29 @@ def _write_csv(path: Path, names: list[str], rows: list[tuple[Any, ...]]) -> Non
         writer.writerows(rows)
 
 
-def _configuration(recipe: Recipe) -> str:
+def _configuration(design: Design) -> str:
     """The configuration of the panel, as a user would write it."""
-    is_closed = recipe.closed != Closed.NEVER
+    is_closed = design.closed != Closed.NEVER
     closed_line = 'closed = "closed"\n' if is_closed else ""
     closed_covariate = 'closed = "1 on days on which the shop is closed"' if is_closed else ""
-    if recipe.layout == Layout.PLAIN:
+    if design.layout == Layout.PLAIN:
         covariates = f"covariates = {{ {closed_covariate} }}\n" if is_closed else ""
         return f"""\
-name = "generated, seed {recipe.seed}"
+name = "generated, seed {design.seed}"
 model = "sales"
-source = "{_PANEL_FILES[recipe.layout]}"
+source = "{_PANEL_FILES[design.layout]}"
 date = "day"
 target = "quantity"
-horizon = {recipe.horizon}
+horizon = {design.horizon}
 keys = {{ branch = "The branch", article = "The article" }}
 {closed_line}{covariates}"""
     return f"""\
-name = "generated, seed {recipe.seed}"
+name = "generated, seed {design.seed}"
 model = "sales"
-source = "{_PANEL_FILES[recipe.layout]}"
+source = "{_PANEL_FILES[design.layout]}"
 date = "date"
 target = "unit_sales"
-horizon = {recipe.horizon}
+horizon = {design.horizon}
 {closed_line}slices = ["type", "family", "perishable"]
 weights = {{ perishable = 1.25 }}
 

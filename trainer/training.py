@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainer.dataset import Loss as Choice
+from trainer.dataset import LossChoice
 from trainer.estimator import (
     SHORT_PAST,
     Fitted,
@@ -98,7 +98,7 @@ class Trained:
 def develop(
     panel: Panel,
     preset: Preset,
-    choice: Choice,
+    choice: LossChoice,
     seed: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Trained:
@@ -168,13 +168,13 @@ def _opens(panel: Panel, origin: int) -> bool:
     return panel.closed is None or not panel.closed[:, origin + 1 : last + 1].all()
 
 
-def _candidates(preset: Preset, choice: Choice, pace: Pace, seed: int) -> dict[str, Recipe]:
+def _candidates(preset: Preset, choice: LossChoice, pace: Pace, seed: int) -> dict[str, Recipe]:
     if preset is Preset.PLAIN:
         return {RIDGE: Recipe(preset, Loss.LOG1P, pace, seed)}
     found = {ALONE: Recipe(preset, Loss.LOG1P, pace, seed, corrected=False)}
-    if choice is not Choice.COUNT:
+    if choice is not LossChoice.COUNT:
         found[TREES] = Recipe(preset, Loss.LOG1P, pace, seed)
-    if choice is not Choice.LOG1P:
+    if choice is not LossChoice.LOG1P:
         found[COUNTS] = Recipe(preset, Loss.COUNT, pace, seed)
     return found
 
@@ -195,14 +195,14 @@ def _neutral(fitted: Fitted) -> Forecaster:
     return fitted.forecaster(flat)
 
 
-def _choose(folds: Sequence[Fold], candidates: Mapping[str, Recipe], choice: Choice) -> str:
+def _choose(folds: Sequence[Fold], candidates: Mapping[str, Recipe], choice: LossChoice) -> str:
     backtest = Backtest(tuple(folds), "")
-    by_volume = choice is Choice.COUNT and COUNTS in candidates
+    by_volume = choice is LossChoice.COUNT and COUNTS in candidates
     if not folds:
         return COUNTS if by_volume else next(iter(candidates))
     if by_volume:
         return min(candidates, key=lambda name: _volume_error(backtest.score(name)))
-    if choice is Choice.AUTO and COUNTS in candidates:
+    if choice is LossChoice.AUTO and COUNTS in candidates:
         log = min((ALONE, TREES), key=lambda name: backtest.score(name)["rmsle"])
         return min((log, COUNTS), key=lambda name: backtest.score(name).get("wape", np.inf))
     return min(candidates, key=lambda name: backtest.score(name)["rmsle"])

@@ -13,7 +13,7 @@ from adapters.object_store import open_store
 from schemas.errors import ModelwireError, NotFound, UsageProblem
 from tests.conftest import RunningStack
 from tests.unit.trainer_panels import CONFIG, dataset_in
-from trainer.chain import Closed, Layout, Recipe
+from trainer.chain import Closed, Design, Layout
 from trainer.cli import train
 from trainer.dataset import shipped_datasets
 from trainer.generator import generate
@@ -222,7 +222,7 @@ covariates = { closed = "1 on days on which the shop is closed" }
 )
 def test_panel_that_nobody_tuned_for_beats_its_baselines(tmp_path: Path, seed: int) -> None:
     """Other keys, no promotions, closed on Sundays and holidays; nine lines of configuration."""
-    recipe = Recipe(
+    design = Design(
         series=40,
         days=120,
         seed=seed,
@@ -231,7 +231,7 @@ def test_panel_that_nobody_tuned_for_beats_its_baselines(tmp_path: Path, seed: i
         start=date(2015, 6, 1),
         horizon=14,
     )
-    dataset = generate(recipe, tmp_path / "panel").dataset
+    dataset = generate(design, tmp_path / "panel").dataset
     dataset.write_text(STRANGER, encoding="utf-8")
     uri = (tmp_path / "store").as_uri()
     report = report_of(run("--dataset", dataset, "--out", uri, "-o", "json"))

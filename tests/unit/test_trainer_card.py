@@ -15,8 +15,7 @@ from tests.unit.evidence_panels import HOSTILE, made_up_panel
 from trainer.bundle import contract_of
 from trainer.card import Subject, backtest_in_words, model_card
 from trainer.card_page import card_page, page_of_text
-from trainer.dataset import Dataset
-from trainer.dataset import Loss as Choice
+from trainer.dataset import Dataset, LossChoice
 from trainer.estimator import Preset
 from trainer.evaluation import held_out
 from trainer.evidence import evidence_of
@@ -48,7 +47,7 @@ def made(panel: Panel) -> tuple[Subject, tuple[Example, ...]]:
         licence="none",
         slices=("shop", "product"),
     )
-    trained = develop(panel, Preset.FULL, Choice.LOG1P, seed=0)
+    trained = develop(panel, Preset.FULL, LossChoice.LOG1P, seed=0)
     held = held_out(panel)
     answers = trained.forecaster.predict(held.requests)
     evidence = evidence_of(
@@ -291,7 +290,7 @@ def test_why_there_is_no_backtest_is_told(
 
 def test_a_fold_gives_examples_where_nothing_was_held_out(panel: Panel) -> None:
     """The newest fold's days are shown instead; they end at the cutoff."""
-    trained = develop(panel, Preset.FULL, Choice.LOG1P, seed=0)
+    trained = develop(panel, Preset.FULL, LossChoice.LOG1P, seed=0)
     examples = examples_of(panel, trained, held_out(panel), None)
     assert examples
     assert all(int(example.days[-1]) == panel.cutoff_day for example in examples)

@@ -7,7 +7,14 @@ import pytest
 from schemas.errors import NotFound, UsageProblem
 from tests.unit.panel_reading import FEW
 from tests.unit.trainer_panels import CONFIG
-from trainer.dataset import Dataset, Duplicates, Loss, Negatives, load_dataset, shipped_datasets
+from trainer.dataset import (
+    Dataset,
+    Duplicates,
+    LossChoice,
+    Negatives,
+    load_dataset,
+    shipped_datasets,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -57,7 +64,7 @@ def test_ten_lines_are_a_dataset(tmp_path: Path) -> None:
     assert len(FEW.splitlines()) <= 10
     dataset = load_dataset(write(tmp_path, FEW)).dataset
     assert (dataset.holdout, dataset.min_days, dataset.recent_days) == (5, 1, 182)
-    assert (dataset.loss, dataset.unit) == (Loss.LOG1P, "units")
+    assert (dataset.loss, dataset.unit) == (LossChoice.LOG1P, "units")
     assert (dataset.negatives, dataset.duplicates) == (Negatives.REFUSE, Duplicates.SUM)
     assert (dataset.covariates, dataset.attributes, dataset.slices) == ({}, (), ())
 

@@ -11,7 +11,7 @@ from schemas.evidence import MODEL, Evidence, Examined, Slice, decode_evidence, 
 from tests.unit.evidence_panels import HORIZON, made_up_panel
 from trainer import slices
 from trainer.calibration import Answered, Residuals, calibration
-from trainer.dataset import Loss as Choice
+from trainer.dataset import LossChoice
 from trainer.estimator import Preset
 from trainer.evaluation import BASE, HeldOut, held_out, interval_scores, scores
 from trainer.evidence import evidence_of
@@ -30,7 +30,7 @@ def panel() -> Panel:
 
 @pytest.fixture(scope="module")
 def trained(panel: Panel) -> Trained:
-    return develop(panel, Preset.FULL, Choice.LOG1P, seed=0)
+    return develop(panel, Preset.FULL, LossChoice.LOG1P, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_without_a_holdout_the_newest_fold_speaks() -> None:
         references={},
         unit_share=float("nan"),
     )
-    trained = develop(whole, Preset.FULL, Choice.LOG1P, seed=0)
+    trained = develop(whole, Preset.FULL, LossChoice.LOG1P, seed=0)
     found = evidence_of(whole, trained, held_out(whole), None, NAMES)
     assert (found.holdout, found.unit_share) == (None, None)
     assert found.headline == found.backtest.folds[0]

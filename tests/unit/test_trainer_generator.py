@@ -15,14 +15,14 @@ from modelwire.cli import modelwire
 from schemas.errors import ModelwireError, UsageProblem
 from tests.shell import ROOT, commands_in
 from tests.unit.panel_reading import panel_of
-from trainer.chain import Closed, Layout, Recipe, World
+from trainer.chain import Closed, Design, Layout, World
 from trainer.data_cli import data
 from trainer.dataset import load_dataset
 from trainer.generator import generate
 from trainer.keys import Floats, KeyKind
 from trainer.panel import CovariateKind, Panel, weekday
 
-YEARS = Recipe(series=90, days=3 * 365, seed=11, yearly=0.6, trend=0.1)
+YEARS = Design(series=90, days=3 * 365, seed=11, yearly=0.6, trend=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def logs_of(panel: Panel) -> Floats:
 @pytest.mark.parametrize("layout", Layout)
 def test_a_seed_gives_the_same_bytes(tmp_path: Path, layout: Layout) -> None:
     """Every file is the same again, and with another seed the panel is another."""
-    recipe = Recipe(series=300, days=1000, seed=5, layout=layout, closed=Closed.WEEKLY)
-    other = Recipe(series=300, days=1000, seed=6, layout=layout, closed=Closed.WEEKLY)
-    for name, each in (("a", recipe), ("b", recipe), ("c", other)):
+    design = Design(series=300, days=1000, seed=5, layout=layout, closed=Closed.WEEKLY)
+    other = Design(series=300, days=1000, seed=6, layout=layout, closed=Closed.WEEKLY)
+    for name, each in (("a", design), ("b", design), ("c", other)):
         generate(each, tmp_path / name)
     first, second, third = (digests(tmp_path / name) for name in "abc")
     assert first == second
@@ -82,7 +82,7 @@ def test_favorita_shape(years: Panel) -> None:
 
 
 def test_sales_follow_week_promotion_season_and_trend(years: Panel) -> None:
-    """What the recipe puts in can be found in the panel."""
+    """What the design puts in can be found in the panel."""
     logs = logs_of(years)
     days = years.first_day + np.arange(years.units.shape[1])
     by_weekday = [float(logs[:, weekday(days) == day].mean()) for day in range(7)]
@@ -122,7 +122,7 @@ def test_levels_are_spread_and_counts_overdispersed(years: Panel) -> None:
 
 def test_plain_layout_is_a_ten_line_dataset(tmp_path: Path) -> None:
     """One file, text keys of other names, and closed days that sell nothing, in advance known."""
-    recipe = Recipe(
+    design = Design(
         series=40,
         days=120,
         seed=2,
@@ -130,7 +130,7 @@ def test_plain_layout_is_a_ten_line_dataset(tmp_path: Path) -> None:
         closed=Closed.WEEKLY,
         start=date(2023, 4, 1),
     )
-    made = generate(recipe, tmp_path)
+    made = generate(design, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.toml", "panel.parquet"]
     file = load_dataset(made.dataset)
     assert len(file.text.splitlines()) <= 10
@@ -149,8 +149,8 @@ def test_plain_layout_is_a_ten_line_dataset(tmp_path: Path) -> None:
 
 def test_less_noise_is_less_spread(tmp_path: Path, years: Panel) -> None:
     """With half of it sales stay nearer to their mean, and run out less often."""
-    recipe = replace(YEARS, noise=0.5)
-    quiet = panel_of(load_dataset(generate(recipe, tmp_path).dataset))
+    design = replace(YEARS, noise=0.5)
+    quiet = panel_of(load_dataset(generate(design, tmp_path).dataset))
     spreads = []
     for panel in (quiet, years):
         level = np.median(panel.units, axis=1)
@@ -163,15 +163,15 @@ def test_less_noise_is_less_spread(tmp_path: Path, years: Panel) -> None:
 @pytest.mark.parametrize("series", [1, 2, 7])
 def test_few_series_are_as_many_as_asked_for(tmp_path: Path, series: int) -> None:
     """Also where they fill no rectangle of stores and items."""
-    made = generate(Recipe(series=series, days=60, seed=1), tmp_path)
+    made = generate(Design(series=series, days=60, seed=1), tmp_path)
     assert panel_of(load_dataset(made.dataset)).keys.series == series
 
 
 @pytest.mark.parametrize(("series", "days", "horizon"), [(0, 100, 16), (1, 43, 16), (1, 100, 0)])
-def test_recipe_for_no_panel_is_refused(series: int, days: int, horizon: int) -> None:
+def test_design_for_no_panel_is_refused(series: int, days: int, horizon: int) -> None:
     """Too short for a training, or empty."""
     with pytest.raises(UsageProblem):
-        Recipe(series=series, days=days, seed=1, horizon=horizon)
+        Design(series=series, days=days, seed=1, horizon=horizon)
 
 
 @pytest.mark.parametrize(
@@ -228,5 +228,5 @@ def test_how_to_page_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_long_horizon_leaves_days_for_new_items() -> None:
     """They are new before the days that are held out, however few these leave."""
-    world = World(Recipe(series=200, days=88, seed=1, horizon=60))
+    world = World(Design(series=200, days=88, seed=1, horizon=60))
     assert 0 < world.begins.max() < 28

@@ -11,7 +11,7 @@ from schemas.evidence import Leakage
 from tests.unit.evidence_panels import FIRST_DAY, made_up_panel
 from tests.unit.trainer_panels import Facets, panel_with
 from trainer import leakage, traffic
-from trainer.dataset import Loss as Choice
+from trainer.dataset import LossChoice
 from trainer.estimator import Fitted, Loss, Preset, Recipe, as_of, fit
 from trainer.evaluation import held_out
 from trainer.keys import Floats, Ints
@@ -54,7 +54,7 @@ def test_an_honest_training_passes(panel: Panel, recipe: Recipe) -> None:
 def test_the_whole_development_knows_no_future(panel: Panel) -> None:
     """Choice, tables, regressor and intervals are the same, with the full budget of rows."""
     noisy = scrambled(panel, panel.cutoff, np.random.default_rng(0))
-    one, two = (develop(each, Preset.FULL, Choice.LOG1P, seed=0) for each in (panel, noisy))
+    one, two = (develop(each, Preset.FULL, LossChoice.LOG1P, seed=0) for each in (panel, noisy))
     assert one.backtest.chosen == two.backtest.chosen
     assert same_tables(one.forecaster.lookups, two.forecaster.lookups)
     assert (one.forecaster.spread.scale == two.forecaster.spread.scale).all()

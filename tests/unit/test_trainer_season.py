@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.panel_reading import panel_of
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of
-from trainer.chain import Recipe
-from trainer.dataset import Loss, load_dataset
+from trainer.chain import Design
+from trainer.dataset import LossChoice, load_dataset
 from trainer.estimator import Preset, fit
 from trainer.evaluation import held_out, scores
 from trainer.generator import generate
@@ -132,7 +132,7 @@ def same_weekdays(panel: Panel) -> Floats:
 def gains(panel: Panel) -> dict[str, float]:
     """RMSLE of the full preset as a share of that of each baseline."""
     held = held_out(panel)
-    trained = develop(panel, Preset.FULL, Loss.LOG1P, seed=0)
+    trained = develop(panel, Preset.FULL, LossChoice.LOG1P, seed=0)
     a_year_ago = panel.units[held.series, panel.cutoff + held.steps - 364].astype(np.float64)
     answers = {
         "model": trained.forecaster.predict(held.requests).sales,
@@ -153,7 +153,7 @@ def test_long_panel_beats_last_year_and_last_month_by_a_fifth() -> None:
 @pytest.mark.slow
 def test_five_years_of_500_series_beat_last_year_and_last_month_by_a_fifth(tmp_path: Path) -> None:
     """A generated panel, with promotions, holidays, new items and items out of stock."""
-    recipe = Recipe(series=500, days=1_826, seed=1, horizon=28, noise=0.2, yearly=0.6, trend=0.15)
-    found = gains(panel_of(load_dataset(generate(recipe, tmp_path).dataset)))
+    design = Design(series=500, days=1_826, seed=1, horizon=28, noise=0.2, yearly=0.6, trend=0.15)
+    found = gains(panel_of(load_dataset(generate(design, tmp_path).dataset)))
     assert found["lag-364"] <= 0.8
     assert found["same weekdays"] <= 0.8

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import ModelwireError
 from tests.unit.trainer_panels import Facets, forecaster_of, panel_with, recipe_of, scrambled_after
 from trainer import estimator
-from trainer.dataset import Loss
+from trainer.dataset import LossChoice
 from trainer.estimator import Forecaster, Preset, Recipe, as_of, fit
 from trainer.evaluation import Baseline, HeldOut, held_out, interval_scores, scores
 from trainer.graph import export
@@ -34,7 +34,9 @@ from trainer.training import (
 )
 
 
-def training(panel: Panel, preset: Preset = Preset.PLAIN, loss: Loss = Loss.LOG1P) -> Forecaster:
+def training(
+    panel: Panel, preset: Preset = Preset.PLAIN, loss: LossChoice = LossChoice.LOG1P
+) -> Forecaster:
     return develop(panel, preset, loss, seed=0).forecaster
 
 
@@ -74,7 +76,7 @@ def test_no_fold_where_too_few_days_are_left_to_test(cutoff: int, horizon: int) 
 def test_intervals_of_a_day_ahead_come_of_several_folds() -> None:
     """One day is too little for quantiles: those of the four newest days are pooled."""
     panel = panel_with(Facets(days=60, horizon=1, held_out=1))
-    trained = develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+    trained = develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     folds = trained.backtest.folds
     assert [fold.origin_day for fold in folds] == [panel.cutoff_day - back for back in (1, 2, 3, 4)]
     left = [
@@ -100,7 +102,7 @@ def test_no_fold_chooses_its_pace_by_its_own_test() -> None:
         units[:, origin - 10 : last + 1] *= 5
     panels = [replace(panel, units=units) for units in (stayed, fell)]
     assert [choose_pace(each) for each in panels] == list(PACES)
-    one, two = (develop(each, Preset.FULL, Loss.LOG1P, seed=0) for each in panels)
+    one, two = (develop(each, Preset.FULL, LossChoice.LOG1P, seed=0) for each in panels)
     assert [base_of(fold) for fold in one.backtest.folds] == [
         base_of(fold) for fold in two.backtest.folds
     ]
@@ -125,7 +127,7 @@ def test_fold_that_was_closed_throughout_is_none() -> None:
     panel = panel_with(Facets(days=160, horizon=14, held_out=7))
     closed = closed_on(panel, slice(panel.cutoff - 13, panel.cutoff + 1))
     assert fold_origins(closed) == [panel.cutoff - 28]
-    trained = develop(closed, Preset.PLAIN, Loss.LOG1P, seed=0)
+    trained = develop(closed, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     assert trained.forecaster.spread.quantiles.shape == (14, 2)
     assert np.isfinite(trained.forecaster.spread.quantiles).all()
 
@@ -134,13 +136,13 @@ def test_closing_before_a_single_fold_leaves_the_usual_intervals() -> None:
     """Closed for the last two weeks of a short panel."""
     panel = panel_with(Facets(days=60, horizon=14, held_out=7))
     closed = closed_on(panel, slice(panel.cutoff - 13, panel.cutoff + 1))
-    trained = develop(closed, Preset.PLAIN, Loss.LOG1P, seed=0)
+    trained = develop(closed, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     assert trained.backtest.folds == ()
     assert set(np.abs(trained.forecaster.spread.quantiles).ravel()) == {on_grid([USUAL])[0]}
 
 
-@pytest.mark.parametrize("loss", Loss)
-def test_panel_that_never_opens_has_the_base_alone(loss: Loss) -> None:
+@pytest.mark.parametrize("loss", LossChoice)
+def test_panel_that_never_opens_has_the_base_alone(loss: LossChoice) -> None:
     """Though its rows have sales: no target is left, and no regressor is published."""
     panel = closed_on(panel_with(Facets(days=60, held_out=7)), slice(0, 53), sold=True)
     trained = develop(panel, Preset.FULL, loss, seed=0)
@@ -154,12 +156,14 @@ def test_plain_on_a_panel_that_never_opens_is_refused() -> None:
     """It has no base to fall back on."""
     panel = closed_on(panel_with(Facets(days=60)), slice(0, 60), sold=True)
     with pytest.raises(ModelwireError, match="no series is open on any day"):
-        develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+        develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
 
 
-@pytest.mark.parametrize("loss", [Loss.LOG1P, Loss.COUNT])
+@pytest.mark.parametrize("loss", [LossChoice.LOG1P, LossChoice.COUNT])
 @pytest.mark.parametrize("last_days", [0, 9])
-def test_number_without_values_in_training_teaches_nothing(loss: Loss, last_days: int) -> None:
+def test_number_without_values_in_training_teaches_nothing(
+    loss: LossChoice, last_days: int
+) -> None:
     """A price that was never written, or only since after the folds' origins: requests with one and
     without are answered, in the first case alike, by the graph too."""
     panel = panel_with(Facets(shops=3, products=3, days=70, horizon=14, number=True))
@@ -188,7 +192,7 @@ def test_panel_too_short_for_a_fold_is_trained_all_the_same() -> None:
     panel = panel_with(Facets(days=30, held_out=2))
     assert fold_origins(panel) == []
     assert choose_pace(panel) is PACES[0]
-    trained = develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+    trained = develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     assert trained.backtest.folds == ()
     assert set(trained.forecaster.spread.quantiles.ravel()) == set(on_grid([-USUAL, USUAL]))
     assert np.isfinite(trained.forecaster.predict(held_out(panel).requests).sales).all()
@@ -197,7 +201,7 @@ def test_panel_too_short_for_a_fold_is_trained_all_the_same() -> None:
 def test_fold_is_tested_on_days_up_to_the_cutoff() -> None:
     """What is held out of a fold lies after its origin and not after the panel's cutoff."""
     panel = panel_with(SHORT)
-    trained = develop(panel, Preset.PLAIN, Loss.LOG1P, seed=0)
+    trained = develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     [fold] = trained.backtest.folds
     assert fold.origin_day == panel.cutoff_day - 14
     assert fold.held.requests.days.max() == panel.cutoff_day
@@ -232,7 +236,7 @@ def test_seed_is_used() -> None:
     panel = panel_with(Facets(shops=3, products=3, days=60))
     ours, again, other = (
         export(
-            develop(panel, Preset.FULL, Loss.LOG1P, seed=seed).forecaster,
+            develop(panel, Preset.FULL, LossChoice.LOG1P, seed=seed).forecaster,
             "day",
         )
         for seed in (0, 0, 1)
@@ -278,7 +282,7 @@ def candidates(*names: str) -> dict[str, Recipe]:
 def test_trees_are_published_only_if_they_win(base: float, trees: float, winner: str) -> None:
     """By RMSLE over all folds; a draw is the simpler model's."""
     folds = [fold_of({ALONE: ACTUAL * base, TREES: ACTUAL * trees}, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, TREES), Loss.LOG1P) == winner
+    assert _choose(folds, candidates(ALONE, TREES), LossChoice.LOG1P) == winner
 
 
 def test_folds_decide_together() -> None:
@@ -287,7 +291,7 @@ def test_folds_decide_together() -> None:
         fold_of({ALONE: ACTUAL * 1.2, TREES: ACTUAL * 1.1}, ACTUAL),
         fold_of({ALONE: ACTUAL * 1.2, TREES: ACTUAL * 2.0}, ACTUAL),
     ]
-    assert _choose(folds, candidates(ALONE, TREES), Loss.LOG1P) == ALONE
+    assert _choose(folds, candidates(ALONE, TREES), LossChoice.LOG1P) == ALONE
     assert Backtest(tuple(folds), ALONE).score(ALONE)["wape"] == pytest.approx(0.2)
 
 
@@ -296,7 +300,7 @@ def test_auto_takes_the_loss_with_the_smaller_wape(counts: float, winner: str) -
     """Volume is what the count loss is for, so volume decides."""
     answers = {ALONE: ACTUAL * 1.4, TREES: ACTUAL * 1.2, COUNTS: ACTUAL * counts}
     folds = [fold_of(answers, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, TREES, COUNTS), Loss.AUTO) == winner
+    assert _choose(folds, candidates(ALONE, TREES, COUNTS), LossChoice.AUTO) == winner
 
 
 @pytest.mark.parametrize(
@@ -313,17 +317,17 @@ def test_counts_are_published_only_if_they_win_on_volume(
 ) -> None:
     """By WAPE and bias together, though the base alone may have the smaller RMSLE or WAPE."""
     folds = [fold_of({ALONE: base, COUNTS: counts}, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, COUNTS), Loss.COUNT) == winner
+    assert _choose(folds, candidates(ALONE, COUNTS), LossChoice.COUNT) == winner
 
 
 def test_count_is_taken_where_nothing_can_be_tested() -> None:
     """It was asked for."""
-    assert _choose([], candidates(ALONE, COUNTS), Loss.COUNT) == COUNTS
+    assert _choose([], candidates(ALONE, COUNTS), LossChoice.COUNT) == COUNTS
 
 
 def test_panel_without_a_fold_gets_the_base() -> None:
     """Trees that won nothing are not published."""
-    assert _choose([], candidates(ALONE, TREES), Loss.LOG1P) == ALONE
+    assert _choose([], candidates(ALONE, TREES), LossChoice.LOG1P) == ALONE
 
 
 def test_count_loss_keeps_the_volume() -> None:
@@ -331,11 +335,11 @@ def test_count_loss_keeps_the_volume() -> None:
     panel = panel_with(Facets(products=12, days=120, level=-0.7, horizon=14, held_out=14))
     held = held_out(panel)
     bias = {}
-    for loss in (Loss.COUNT, Loss.LOG1P):
+    for loss in (LossChoice.COUNT, LossChoice.LOG1P):
         sales = training(panel, Preset.FULL, loss).predict(held.requests).sales
         bias[loss] = scores(held.actual, sales, held.weights)["bias"]
-    assert abs(bias[Loss.COUNT]) < 0.12
-    assert bias[Loss.LOG1P] < -0.15
+    assert abs(bias[LossChoice.COUNT]) < 0.12
+    assert bias[LossChoice.LOG1P] < -0.15
 
 
 CLOSED = Facets(shops=5, products=8, days=140, level=3.0, horizon=14, held_out=14, closed=True)
@@ -399,7 +403,7 @@ def test_unknown_keys_are_answered_and_said_to_be() -> None:
 def test_progress_names_each_step() -> None:
     """One line for each fold and one for the training."""
     said: list[str] = []
-    develop(panel_with(SHORT), Preset.PLAIN, Loss.LOG1P, seed=0, progress=said.append)
+    develop(panel_with(SHORT), Preset.PLAIN, LossChoice.LOG1P, seed=0, progress=said.append)
     assert said == ["backtest: training up to 2024-02-05", "training ridge on 19 series"]
 
 
