@@ -38,7 +38,7 @@ from consumer.threads import step_back, thread_of
 from consumer.vetting import Overtaken
 from deployment.state import Deployment
 from schemas.fleet import Refused
-from scoring.snapshot import LoadedVersion, Snapshot
+from scoring.snapshot import LoadedVersion, Snapshot, snapshot_of
 
 log = structlog.get_logger()
 
@@ -261,7 +261,7 @@ class Loader:
             chosen = plan.newest_servable(deployments, self._loaded)
             if chosen is None:
                 return
-            snapshot = plan.snapshot_of(chosen, self._loaded)
+            snapshot = snapshot_of(chosen, self._loaded)
             if not plan.is_progress(snapshot, self.ready):
                 return
             self.ready = snapshot

@@ -15,12 +15,11 @@
    the newest state read does not run any more just stops.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from deployment.readiness import judged_releases
-from deployment.routing import routing_of
-from deployment.state import Deployment, Rollout, Standing
-from scoring.snapshot import LoadedVersion, Shadow, Snapshot
+from deployment.state import Deployment, Standing
+from scoring.snapshot import Shadow, Snapshot, shadowing
 
 
 def to_load(newest: Deployment) -> tuple[int, ...]:
@@ -84,39 +83,11 @@ def versions_of(snapshot: Snapshot | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*answering(snapshot), *shadows)))
 
 
-def snapshot_of(deployment: Deployment, loaded: Mapping[int, LoadedVersion]) -> Snapshot:
-    """The snapshot of a deployment that ``newest_servable`` chose."""
-    routing = routing_of(deployment)
-    assert routing is not None, "a deployment without a champion requires nothing"
-    # A candidate that is loaded but has no traffic is left out: no request can be routed to it.
-    has_traffic = routing.candidate is not None and routing.weight > 0
-    return Snapshot(
-        model_name=deployment.model,
-        revision=deployment.revision,
-        stamp=deployment.stamp,
-        routing=routing,
-        champion=loaded[routing.champion],
-        candidate=loaded[routing.candidate] if has_traffic and routing.candidate else None,
-        rollout=0 if deployment.rollout is None else deployment.rollout.revision,
-        shadows=tuple(
-            Shadow(rollout.revision, rollout.salt, rollout.shadow, loaded[rollout.candidate])
-            for rollout in shadowing(deployment)
-            if rollout.candidate in loaded
-        ),
-    )
-
-
 def is_progress(snapshot: Snapshot, ready: Snapshot | None) -> bool:
     """Whether ``snapshot`` takes the place of ``ready``: a later revision, or one shadow more."""
     if ready is None:
         return True
     return (snapshot.revision, len(snapshot.shadows)) > (ready.revision, len(ready.shadows))
-
-
-def shadowing(deployment: Deployment) -> tuple[Rollout, ...]:
-    """The rollouts that have something scored for nobody to see, the one with traffic first."""
-    moving = () if deployment.rollout is None else (deployment.rollout,)
-    return tuple(each for each in (*moving, *deployment.shadows.values()) if each.shadow > 0)
 
 
 def is_wanted(shadow: Shadow, newest: Deployment) -> bool:

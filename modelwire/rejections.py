@@ -11,13 +11,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from adapters.kafka import require_topics, topic_names
+from adapters.layout import NOTHING, new_table, show, utc
 from adapters.model_name import parse_model
 from adapters.settings import Settings
+from deployment.moments import parse_moment
 from modelwire.rejected import Choice, Place, Rejected, read_rejected
 from modelwire.resend import Chosen, Plan, Resender, Skip, Topics, make_plan
-from publisher.cli.options import asking, options, settings_of, show
-from publisher.moments import parse_moment
-from publisher.screens.layout import NOTHING, new_table, utc
+from publisher.cli.options import asking, options, settings_of
 from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, UsageProblem
 from schemas.rejection import Reason
 

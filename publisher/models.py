@@ -18,7 +18,7 @@ from adapters.fleet_topic import read_fleet
 from adapters.kafka import ANSWER_LIMIT_SECONDS, admin
 from adapters.model_name import MODEL_NAME_PATTERN
 from adapters.settings import Settings
-from publisher.moments import read_now
+from deployment.moments import read_now
 from publisher.status import Status
 from schemas.errors import ModelwireError, UsageProblem
 

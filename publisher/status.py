@@ -8,10 +8,10 @@ from functools import cached_property
 from adapters.control_log import read_log
 from adapters.fleet_topic import Sighting, live_instances, read_fleet
 from adapters.settings import Settings
+from deployment.moments import Reading, parse_moment, read_as_of, read_now
 from deployment.phase import Assessment, asked_versions, assess
 from deployment.readiness import ALL, Fleet, count_ready, least_ready
 from deployment.state import Deployment
-from publisher.moments import Reading, parse_moment, read_as_of, read_now
 from schemas.events import ModelRestored, Recorded, RolloutPromoted
 from schemas.fleet import Phase, Tally
 from schemas.forecast import Variant

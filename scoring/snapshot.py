@@ -5,9 +5,11 @@ commits was answered under one snapshot, whose revision stands in every answer. 
 versions that score a share of the requests beside the answer, for nobody to see.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployment.routing import Routing
+from deployment.routing import Routing, routing_of
+from deployment.state import Deployment, Rollout
 from schemas.codec import DecodeInputs, compile_inputs
 from schemas.contract import Contract
 from schemas.first_look import FirstLook, compile_first_look
@@ -91,3 +93,32 @@ class Snapshot:
             )
         if self.candidate is None and self.routing.weight > 0:
             raise ValueError("the candidate has traffic and is not loaded")
+
+
+def snapshot_of(deployment: Deployment, loaded: Mapping[int, LoadedVersion]) -> Snapshot:
+    """The snapshot of a deployment that has a champion. ``loaded`` has, by version, all that it
+    requires (``Deployment.required``)."""
+    routing = routing_of(deployment)
+    assert routing is not None, "a deployment without a champion requires nothing"
+    # A candidate that is loaded but has no traffic is left out: no request can be routed to it.
+    has_traffic = routing.candidate is not None and routing.weight > 0
+    return Snapshot(
+        model_name=deployment.model,
+        revision=deployment.revision,
+        stamp=deployment.stamp,
+        routing=routing,
+        champion=loaded[routing.champion],
+        candidate=loaded[routing.candidate] if has_traffic and routing.candidate else None,
+        rollout=0 if deployment.rollout is None else deployment.rollout.revision,
+        shadows=tuple(
+            Shadow(rollout.revision, rollout.salt, rollout.shadow, loaded[rollout.candidate])
+            for rollout in shadowing(deployment)
+            if rollout.candidate in loaded
+        ),
+    )
+
+
+def shadowing(deployment: Deployment) -> tuple[Rollout, ...]:
+    """The rollouts that have something scored for nobody to see, the one with traffic first."""
+    moving = () if deployment.rollout is None else (deployment.rollout,)
+    return tuple(each for each in (*moving, *deployment.shadows.values()) if each.shadow > 0)

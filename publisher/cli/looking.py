@@ -9,12 +9,13 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from adapters.layout import console, show
 from adapters.model_name import parse_model
 from adapters.output import TABLE, as_text
 from adapters.settings import Settings
 from deployment.state import BrokenLog
 from publisher import screens
-from publisher.cli.options import asking, at_option, console, settings_of, show
+from publisher.cli.options import asking, at_option, settings_of
 from publisher.status import Status, read_history, read_status
 from schemas.errors import ModelwireError, UsageProblem
 

@@ -4,10 +4,11 @@ import logging
 
 import click
 
+from adapters.layout import show
 from adapters.logs import configure_logs
 from publisher import models as found_models
 from publisher import screens
-from publisher.cli.options import asking, settings_of, show
+from publisher.cli.options import asking, settings_of
 
 
 @click.command()

@@ -1,11 +1,9 @@
 """What the publisher's commands have in common: their options, settings and output."""
 
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console, RenderableType
 
 from adapters.kafka import CLIENT_LOG
 from adapters.logs import configure_logs
@@ -14,9 +12,6 @@ from adapters.settings import Settings, load_settings
 from publisher import screens
 from publisher.commands import Appended
 from schemas.errors import UsageProblem
-
-PLAIN_WIDTH = 200
-"""Columns of a table that goes to a file or a pipe."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -83,17 +78,6 @@ def settings_of(
     settings = load_settings(kafka=kafka, store_url=store, actor=actor)
     require_text("the actor", settings.actor)
     return settings
-
-
-def console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-
-
-def show(output: str, view: RenderableType, value: object) -> None:
-    if output == TABLE:
-        console().print(view)
-    else:
-        click.echo(as_text(output, value))
 
 
 def report(output: str, appended: Appended, *, one_of_many: bool = False) -> None:

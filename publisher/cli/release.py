@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from adapters.layout import show
 from adapters.model_name import parse_model
 from adapters.naming import parse_version
 from publisher import releases, screens
@@ -14,7 +15,7 @@ from publisher.cli.launch import (
     launching,
     say_how_it_runs,
 )
-from publisher.cli.options import asking, at_option, giving, report, settings_of, show, store_option
+from publisher.cli.options import asking, at_option, giving, report, settings_of, store_option
 from publisher.status import read_history
 
 

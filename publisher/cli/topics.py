@@ -4,11 +4,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from adapters.layout import show
 from adapters.model_name import parse_model
 from adapters.settings import Settings
 from adapters.topic_growth import Growth, grow_topics, plan_growth
 from adapters.topics import create_topics
-from publisher.cli.options import asking, settings_of, show
+from publisher.cli.options import asking, settings_of
 from schemas.errors import RefusedByRule
 
 MOST_SHOWN = 16

@@ -2,8 +2,8 @@
 
 Every object is a contract with scripts: keys are added, never renamed. ``events`` has the history and
 what a command did, ``releases`` the versions, ``status`` (with ``steps`` and ``instances``) the rollout
-and its fleet, ``objects`` the same for programs, ``models`` the list of all models, ``layout`` how
-values look.
+and its fleet, ``objects`` the same for programs, ``models`` the list of all models. How values look is in
+``adapters.layout``, and how an event reads in ``deployment.words``.
 """
 
 from publisher.screens.events import (
@@ -11,7 +11,6 @@ from publisher.screens.events import (
     appended_object,
     history_object,
     history_table,
-    what_happened,
 )
 from publisher.screens.models import models_object, models_view
 from publisher.screens.objects import status_object
@@ -37,5 +36,4 @@ __all__ = [
     "status_view",
     "version_object",
     "version_table",
-    "what_happened",
 ]

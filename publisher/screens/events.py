@@ -6,11 +6,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from adapters.layout import new_table, utc
 from deployment.commands import Strategy
-from deployment.readiness import ALL
-from deployment.state import short_hash
+from deployment.words import at_step, percent, reason_of, shares_text, what_happened
 from publisher.commands import Appended
-from publisher.screens.layout import new_table, percent, utc
 from schemas.events import (
     EventData,
     ModelReleased,
@@ -25,59 +24,6 @@ from schemas.events import (
     RolloutShifted,
     RolloutStarted,
 )
-
-
-def what_happened(model: str, recorded: Recorded) -> str:
-    """One event as a sentence without its end, for the history."""
-    match recorded.data:
-        case ModelReleased(version=version, digest=digest):
-            return f"released {model}:{version} ({short_hash(digest)})"
-        case ModelRevoked(version=version):
-            return f"revoked {model}:{version}"
-        case ModelRetired(version=version):
-            return f"retired {model}:{version}"
-        case RolloutStarted(candidate=version, strategy=strategy) as started:
-            return f"started a {strategy} rollout of {model}:{version}{_terms(started)}"
-        case RolloutShifted() as shifted:
-            return f"rollout {shifted.rollout} {_shares(shifted)}{_at_step(shifted.step)}"
-        case RolloutPaused(rollout=rollout, step=step):
-            return f"paused rollout {rollout}{_at_step(step)}"
-        case RolloutResumed(rollout=rollout):
-            return f"resumed rollout {rollout}"
-        case RolloutPromoted(version=version):
-            return f"made {model}:{version} champion"
-        case RolloutAborted(rollout=rollout):
-            return f"aborted rollout {rollout}"
-        case ModelRestored(version=version, replaced=replaced):
-            return f"restored {model}:{version} in place of {model}:{replaced}"
-        case _:
-            return f"{recorded.event.type} (this modelwire does not know it)"
-
-
-def _terms(started: RolloutStarted) -> str:
-    """What the rollout was started with, in brackets; nothing where all is as usual."""
-    terms = []
-    if started.plan is not None:
-        count = len(started.plan.steps)
-        terms.append(f"a plan of {count} step{'s' * (count > 1)}, {started.plan.analysis}")
-    if started.min_ready == 0:
-        terms.append("asks no instance")
-    elif started.min_ready != ALL:
-        terms.append(f"at least {percent(started.min_ready)} ready")
-    return f" ({'; '.join(terms)})" if terms else ""
-
-
-def _shares(shifted: RolloutShifted) -> str:
-    answers, shadows = f"answers {percent(shifted.weight)}", f"shadows {percent(shifted.shadow)}"
-    if shifted.shadow and not shifted.weight:
-        return shadows
-    # Both shares at 0: the rollout may be a shadow, which never answered.
-    is_both = shifted.shadow or not shifted.weight
-    return f"{answers}, {shadows}" if is_both else answers
-
-
-def _at_step(step: int | None) -> str:
-    return "" if step is None else f" (step {step + 1})"
 
 
 def appended_line(appended: Appended) -> str:
@@ -100,9 +46,10 @@ def _did(appended: Appended, recorded: Recorded, *, is_first: bool) -> str:
         case RolloutShifted(rollout=rollout) as shifted:
             if _started(appended, rollout):
                 return ""  # the start has said it
-            return f"rollout {rollout} {_shares(shifted)}{_at_step(shifted.step)} (revision {revision})"
+            done = f"{shares_text(shifted)}{at_step(shifted.step)}"
+            return f"rollout {rollout} {done} (revision {revision})"
         case RolloutPaused(rollout=rollout, step=step):
-            return f"rollout {rollout} paused{_at_step(step)} (revision {revision})"
+            return f"rollout {rollout} paused{at_step(step)} (revision {revision})"
         case RolloutResumed(rollout=rollout):
             return f"rollout {rollout} goes on (revision {revision})"
         case RolloutPromoted(rollout=rollout, version=version):
@@ -239,8 +186,3 @@ def history_object(model: str, events: Iterable[Recorded]) -> dict[str, Any]:
             for recorded in events
         ],
     }
-
-
-def reason_of(recorded: Recorded) -> str:
-    """Why, as whoever gave the command wrote it; empty where nobody did."""
-    return str(getattr(recorded.data, "reason", ""))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters.fleet_topic import Sighting
-from publisher.screens.layout import NOTHING, new_table, ranges
+from adapters.layout import NOTHING, new_table, ranges
 from schemas.fleet import InstanceStatus, Runtime
 
 

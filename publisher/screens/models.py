@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from adapters.layout import NOTHING, new_table, utc
+from deployment.words import percent, what_happened
 from publisher.models import Model
-from publisher.screens.events import what_happened
-from publisher.screens.layout import NOTHING, new_table, percent, utc
 from publisher.screens.status import phase_text
 from publisher.status import Status
 from schemas.events import Recorded

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from deployment.state import Rollout
-from publisher.screens.events import reason_of
+from deployment.words import reason_of
 from publisher.screens.steps import places
 from publisher.status import Status
 

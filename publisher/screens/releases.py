@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from adapters.layout import NOTHING, new_table, utc
 from deployment.state import Deployment
 from publisher.releases import Version
-from publisher.screens.layout import NOTHING, new_table, utc
 from schemas.manifest import Manifest
 
 

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from adapters.layout import NOTHING, measured, new_table, utc
 from deployment.phase import Assessment, Phase
 from deployment.readiness import count_ready
 from deployment.state import Rollout
-from publisher.screens.events import reason_of
+from deployment.words import percent, reason_of
 from publisher.screens.instances import days_left_text, instances_table, remarks, shared_runtime
-from publisher.screens.layout import NOTHING, measured, new_table, percent, utc
 from publisher.screens.steps import MARKERS, Place, current_note, places, step_text
 from publisher.status import Status
 from schemas.forecast import Variant

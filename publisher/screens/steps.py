@@ -3,9 +3,10 @@
 from datetime import datetime
 from enum import StrEnum
 
+from adapters.layout import duration, utc
 from deployment.readiness import ALL
 from deployment.state import Rollout
-from publisher.screens.layout import duration, percent, utc
+from deployment.words import percent
 from schemas.events import PlanStep
 
 

@@ -10,14 +10,13 @@ from random import Random
 from adapters.bundles import read_file, read_manifest
 from adapters.control_log import read_log
 from adapters.onnx_model import load_onnx_model
-from consumer.plan import snapshot_of
 from deployment.ledger import Ledger
 from deployment.state import Deployment
 from schemas.events import encode_event
 from schemas.forecast import decode_forecast
 from schemas.manifest import MODEL_NAME
 from scoring.batch import ForecastAnswer, Incoming, answer
-from scoring.snapshot import LoadedVersion, load
+from scoring.snapshot import LoadedVersion, load, snapshot_of
 from tests.fleet import Harness
 from tests.traffic import Record
 

@@ -22,7 +22,7 @@ from schemas.events import Recorded
 from schemas.fleet import Phase
 from schemas.forecast import Variant
 from scoring.batch import ForecastAnswer, Incoming
-from scoring.snapshot import LoadedVersion, Snapshot
+from scoring.snapshot import LoadedVersion, Snapshot, snapshot_of
 from tests.bundles import contract
 from tests.simulation.broker import Broker, Ended, Member, Producer, without
 
@@ -152,7 +152,7 @@ class Process:
     def _publish(self, states: Sequence[Deployment]) -> None:
         chosen = plan.newest_servable(states, self.loaded)
         if chosen is not None:
-            snapshot = plan.snapshot_of(chosen, self.loaded)
+            snapshot = snapshot_of(chosen, self.loaded)
             if plan.is_progress(snapshot, self.ready):
                 self.ready = snapshot
 

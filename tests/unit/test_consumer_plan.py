@@ -9,7 +9,6 @@ from consumer.plan import (
     is_wanted,
     newest_servable,
     revoked_among,
-    snapshot_of,
     to_drop,
     to_judge,
     to_load,
@@ -17,7 +16,7 @@ from consumer.plan import (
 )
 from deployment.readiness import JUDGED_RELEASES
 from deployment.state import Deployment, Release, Rollout, Standing, empty
-from scoring.snapshot import LoadedVersion, load
+from scoring.snapshot import LoadedVersion, load, snapshot_of
 from tests.bundles import contract
 
 

@@ -23,11 +23,12 @@ from deployment.commands import (
     Undo,
 )
 from deployment.ledger import Ledger
+from deployment.moments import read_as_of, read_now
 from deployment.readiness import Instance
+from deployment.words import what_happened
 from publisher import screens
 from publisher.launches import join
 from publisher.models import Model
-from publisher.moments import read_as_of, read_now
 from publisher.status import Status
 from schemas.events import Recorded, encode_event
 from schemas.fleet import Refused, Runtime, Tally
@@ -236,7 +237,7 @@ def test_the_history_of_a_rollout_names_terms_shares_and_steps(canary: Ledger) -
     give(canary, Resume(8))
     give(canary, Shift(8, 2_000, 3_000, READY))
     give(canary, Abort(8, "worse"))
-    told = [screens.what_happened("sales", each) for each in canary.events[7:]]
+    told = [what_happened("sales", each) for each in canary.events[7:]]
     assert told == [
         "started a canary rollout of sales:3 (a plan of 4 steps, fixed-time; at least 90 % ready)",
         "rollout 8 shadows 100 % (step 1)",
@@ -254,7 +255,7 @@ def test_an_event_of_a_later_modelwire_is_shown_as_unknown(ledger: Ledger) -> No
     raw = encode_event(ledger.events[0].event).replace(b"model.released", b"model.approved")
     taken = Ledger("sales").take(raw)
     assert isinstance(taken, Recorded)
-    assert "io.modelwire.model.approved.v1" in screens.what_happened("sales", taken)
+    assert "io.modelwire.model.approved.v1" in what_happened("sales", taken)
 
 
 def test_releases_are_listed_with_their_roles(canary: Ledger) -> None:

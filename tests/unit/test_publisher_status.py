@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from adapters.settings import Settings, Topics
 from deployment.commands import Shift, Start, Strategy, Undo
 from deployment.ledger import Ledger
+from deployment.moments import parse_moment, read_as_of, read_now
 from publisher.models import model_names
-from publisher.moments import parse_moment, read_as_of, read_now
 from publisher.status import Status, add_up
 from schemas.errors import NotFound, UsageProblem
 from schemas.fleet import Tally

@@ -1,11 +1,19 @@
-"""How values look in every table and sentence: times, shares, lists of numbers."""
+"""How values look in every table and sentence: times, shares, lists of numbers. How they are shown."""
 
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import click
+from rich.console import Console, RenderableType
 from rich.table import Table
 
+from adapters.output import TABLE, as_text
+
 NOTHING = "–"
+
+PLAIN_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe."""
 
 LONG = (
     *("instance", "prepared", "partitions", "digest", "reason"),
@@ -27,11 +35,6 @@ def new_table(*columns: str) -> Table:
 def utc(moment: datetime) -> str:
     """``2026-03-01 12:00:00Z``."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def percent(basis_points: int) -> str:
-    """``12.5 %`` for 1,250."""
-    return f"{basis_points / 100:g} %"
 
 
 def measured(share: float) -> str:
@@ -61,3 +64,14 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number])
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+
+
+def show(output: str, view: RenderableType, value: object) -> None:
+    if output == TABLE:
+        console().print(view)
+    else:
+        click.echo(as_text(output, value))
