@@ -128,7 +128,7 @@ class AnswerQuery:
     def stream(
         self, sql: str, parameters: Mapping[str, object] | None = None
     ) -> pa.RecordBatchReader:
-        """The rows of ``fetch`` in batches of ``BATCH_ROWS`` at most; raises the same while it is read."""
+        """The rows of ``fetch`` in batches of ``BATCH_ROWS`` at most. Raises the same, while read."""
         with self._translated():
             self._check_is_select(sql)
             relation = self.connection.sql(sql, params=dict(parameters or {}) or None)
