@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("trainer.runs_cli:runs", "List trainings and compare two, from the store alone."),
     "reproduce": ("trainer.reproduce_cli:reproduce", "Train a bundle again, and compare."),
     "data": ("trainer.data_cli:data", "Make panels of daily sales to try things on."),
-    "bundle": ("trainer.bundle_cli:bundle", "Make a bundle of any ONNX model; copy bundles."),
+    "bundle": ("modelwire.bundle:bundle", "Make bundles of any ONNX model, copy them, tidy up."),
     "release": (
         "publisher.cli.release:release",
         "Publish, list, show, revoke and retire versions.",
