@@ -11,8 +11,7 @@ from adapters.settings import Settings
 from adapters.topics import create_topics
 from schemas.events import Recorded
 from tests.conftest import RunningStack
-
-WAIT_SECONDS = 60.0
+from tests.fleet import LIMIT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Shop:
 def ended(process: subprocess.Popen[str]) -> Ran:
     """What a command has come to; it is killed where it does not end."""
     try:
-        out, err = process.communicate(timeout=WAIT_SECONDS)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
     finally:
         process.kill()
     assert "Traceback" not in err, err

@@ -5,8 +5,7 @@
 2. A kill counts where the process answered: it waits for a slot that owns partitions. After
    ``ANSWERING_SECONDS`` without one it kills what there is, which is counted as ``idle_kills``.
 3. A fault of the store ends once it struck a request, a full disk once somebody said so (a release comes
-   with each), and a member leaves once it had partitions. After ``STRUCK_SECONDS`` without, or
-   ``JOINED_SECONDS`` for a member, all the same.
+   with each), and a member leaves once it had partitions. After ``STRUCK_SECONDS`` without, all the same.
 4. While a fault waits, the stream is slowed, and in the end stopped, so that it cannot outrun the faults.
 5. At the end everything is healed and the checker reads the topics. It shares no code with consumers.
 6. A run in which nothing is answered any more (``standstill``) is broken off there, and judged as it is.
@@ -49,22 +48,21 @@ from tests.chaos.schedule import (
     schedule,
 )
 from tests.chaos.standstill import Standstill
-from tests.fleet import PARTITIONS, Harness, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, environment_of, wait_for
 from tests.s3_faults import THROTTLED, Down, Fail, Flip, Hang, S3Faults, Slow, Truncate
 from tests.s3_faults import Fault as Spoilt
 
 TICK_SECONDS = 0.02
 ANSWERING_SECONDS = 60.0
-STRUCK_SECONDS = 20.0
-JOINED_SECONDS = 60.0
-"""A member has to start, and the group to give it something, while brokers die and others are stopped.
-On a machine under load 20 s were too few."""
+STRUCK_SECONDS = 60.0
+"""A member, for one, has to start, and the group to give it something, while brokers die and others are
+stopped. On a machine under load 20 s were too few."""
 
 TOLD_SECONDS = 10.0
 """This often a run says how far it is."""
 
 DOWN_SECONDS = 4.0
-ANSWERED_SECONDS = 120.0
+ANSWERED_SECONDS = LIMIT_SECONDS
 """How long answers are awaited after everything is healed."""
 
 AHEAD = 0.1
@@ -154,7 +152,7 @@ class Campaign:
         workers = ("--workers", str(self._sizes.slots))
         self.slots = self._consumers("slots", self._disk, *workers)
         self._commander.start()
-        wait_for("slots that answer", lambda: len(self._answering()) == self._sizes.slots, 60)
+        wait_for("slots that answer", lambda: len(self._answering()) == self._sizes.slots)
         self._standstill = Standstill(time.monotonic())
 
     def _consumers(
@@ -199,7 +197,7 @@ class Campaign:
             self._note(each)
         folder = self._harness.folder
         with suppress(AssertionError):
-            wait_for("no process left", lambda: not left_over(folder), 10)
+            wait_for("no process left", lambda: not left_over(folder))
         if left := left_over(folder):
             self._problems.append(f"processes {left} outlived their consumer")
 
@@ -279,10 +277,9 @@ class Campaign:
         count: int,
         struck: Callable[[], bool],
         ending: Callable[[], None],
-        seconds: float = STRUCK_SECONDS,
     ) -> None:
         """End it when so many requests were sent and it struck, or did not for too long."""
-        late = time.monotonic() + seconds
+        late = time.monotonic() + STRUCK_SECONDS
 
         def is_due() -> bool:
             return self._load.sent >= count and (struck() or time.monotonic() > late)
@@ -385,7 +382,7 @@ class Campaign:
         def struck() -> bool:
             return bool(member.owned_by(member.process.pid))
 
-        self._once_struck(until, struck, leave, JOINED_SECONDS)
+        self._once_struck(until, struck, leave)
 
     # --- servers and disks
 

@@ -32,7 +32,6 @@ SIZES = Sizes(
 )
 
 
-@pytest.mark.timeout(240)
 def test_every_request_has_its_one_right_answer_whatever_dies(tmp_path: Path, model: str) -> None:
     """Nothing is lost, doubled, wrongly routed or other than what is derived again, to the bit."""
     with arena(tmp_path, model) as (harness, faults):

@@ -24,11 +24,11 @@ from publisher.commands import give
 from schemas.forecast import Forecast, Variant, decode_forecast
 from schemas.rejection import read_rejection
 from tests.bundles import store_bundle
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 from tests.shell import ROOT, Shell, commands_in
 from tests.traffic import Record, Stream, committed_records
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack]
 
 MODEL = "sales"
 PAGES = ROOT / "docs" / "how-to"
@@ -50,9 +50,7 @@ class Reader(Shell):
         names = list(astuple(self.topics))
         with admin(self.settings) as asked:
             asked.results(asked.client.delete_topics(names))
-            wait_for(
-                "the topics' end", lambda: not {*names} & {*asked.client.list_topics().topics}, 60
-            )
+            wait_for("the topics' end", lambda: not {*names} & {*asked.client.list_topics().topics})
 
     @property
     def settings(self) -> Settings:
@@ -95,7 +93,6 @@ class Reader(Shell):
         wait_for(
             f"an answer at revision {newest}",
             lambda: any(each.revision >= newest for each in self.answers()),
-            60,
         )
 
     def check(self) -> None:
@@ -112,7 +109,7 @@ class Reader(Shell):
     def records(self, topic: str | None = None) -> list[Record]:
         """The committed records of a topic (the results) so far."""
         servers = self.settings.kafka.bootstrap_servers
-        return committed_records(servers, topic or self.topics.results, 0, 30.0)
+        return committed_records(servers, topic or self.topics.results, 0, LIMIT_SECONDS)
 
     def working_partitions(self) -> set[int]:
         """The partitions that instances own."""
@@ -129,10 +126,10 @@ class Reader(Shell):
         with ExitStack() as terminals:
             for arguments in commands_in(PAGES / page):
                 if arguments[:2] in ENDING:
-                    wait_for(f"the effect of what {arguments} ends", is_seen, 60)
+                    wait_for(f"the effect of what {arguments} ends", is_seen)
                 if "--run" in arguments:
                     terminals.enter_context(self.until_its_end(arguments))
-                    wait_for("the pause", self._is_paused, 60)
+                    wait_for("the pause", self._is_paused)
                 elif "-w" in arguments:
                     self.watch(arguments, expected=f"{MODEL}:")
                 elif arguments[:2] == ["rollout", "start"] and "--plan" not in arguments:
@@ -239,7 +236,7 @@ def test_run_consumers(reader: Reader) -> None:
             return len(owned) == slots and sum(owned) == 8 and min(owned) > 0
 
         with reader.terminal(arguments):
-            wait_for(f"all partitions shared by {slots}", at_work, 60)
+            wait_for(f"all partitions shared by {slots}", at_work)
             with reader.requests() as stream:
                 wait_for("requests", lambda stream=stream: stream.sent > RATE)
             reader.check()
@@ -263,9 +260,9 @@ def test_grow_topics(reader: Reader) -> None:
         pass
     with reader.terminal(["consume", "--model", MODEL]):
         # The page says not to grow while an instance restarts.
-        wait_for("the eight at work", lambda: len(reader.working_partitions()) == 8, 60)
+        wait_for("the eight at work", lambda: len(reader.working_partitions()) == 8)
         reader.follow("grow-topics.md")
-        wait_for("sixteen partitions at work", lambda: len(reader.working_partitions()) == 16, 60)
+        wait_for("sixteen partitions at work", lambda: len(reader.working_partitions()) == 16)
         with reader.requests() as stream:
             wait_for("requests", lambda: stream.sent > 2 * RATE)
         reader.check()

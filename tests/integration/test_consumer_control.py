@@ -15,7 +15,7 @@ from deployment.ledger import Ledger
 from deployment.state import Deployment, short_hash
 from schemas.events import ModelReleased, Recorded, encode_event, new_event
 from schemas.manifest import digest_of
-from tests.fleet import Harness, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, wait_for
 from tests.wire import Wire
 
 pytestmark = pytest.mark.stack
@@ -63,7 +63,7 @@ def test_of_a_long_log_only_the_latest_states_are_handed_on(harness: Harness) ->
         )
         assert isinstance(ledger.take(encode_event(event)), Recorded)
         producer.produce(harness.topics.control, encode_event(event), partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
     loader = Considered()
     follower = _follow(harness.settings, harness.model, loader)
     follower.stop()

@@ -13,7 +13,7 @@ from deployment.commands import Revoke
 from deployment.state import short_hash
 from schemas.fleet import InstanceStatus, Phase
 from tests.bundles import store_bundle
-from tests.fleet import PARTITIONS, Harness, Instance, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, Instance, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -211,7 +211,8 @@ def _committed(harness: Harness, total: int) -> list[TopicPartition] | None:
     consumer = _admin_consumer(harness)
     try:
         found = consumer.committed(
-            [TopicPartition(harness.topics.requests, p) for p in range(PARTITIONS)], timeout=10
+            [TopicPartition(harness.topics.requests, p) for p in range(PARTITIONS)],
+            timeout=LIMIT_SECONDS,
         )
     finally:
         consumer.close()
@@ -233,7 +234,7 @@ def _be_a_member_that_answers_at(harness: Harness, stamp: str) -> set[int]:
     places = [TopicPartition(harness.topics.requests, p) for p in sorted(taken)]
     stamped = [
         TopicPartition(each.topic, each.partition, max(each.offset, 0), stamp)
-        for each in consumer.committed(places, timeout=10)
+        for each in consumer.committed(places, timeout=LIMIT_SECONDS)
     ]
     consumer.commit(offsets=stamped, asynchronous=False)
     consumer.close()

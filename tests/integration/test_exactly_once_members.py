@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from adapters.stream_config import group_of
 from tests.broker_proxy import BrokerProxy, Fault
 from tests.bundles import store_bundle
-from tests.fleet import PARTITIONS, Harness, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -64,12 +64,12 @@ def _freeze(harness: Harness, membership: str, held: bool) -> None:
         wait_for("some requests", lambda: stream.sent > 100)
         if held:
             proxy.arm(Fault.HOLD_REQUEST)
-            assert proxy.struck.wait(10)
+            assert proxy.struck.wait(LIMIT_SECONDS)
         before = len(frozen.lines("partitions.assigned"))
         frozen.process.send_signal(signal.SIGSTOP)
-        wait_for("one instance with all partitions", lambda: _owned_by_one(harness), 40)
+        wait_for("one instance with all partitions", lambda: _owned_by_one(harness))
         if held:
-            harness.forecasts(stream.sent, 60)  # by then the broker ended what was open
+            harness.forecasts(stream.sent)  # by then the broker ended what was open
         proxy.heal()
         frozen.process.send_signal(signal.SIGCONT)
 
@@ -163,14 +163,14 @@ def _offsets_kept_back(harness: Harness) -> Iterator[None]:
     servers = {"bootstrap.servers": harness.settings.kafka.bootstrap_servers}
     consumer = Consumer(servers | {"group.id": group_of(harness.model)})
     producer = Producer(servers | {"transactional.id": f"{harness.model}-stranger"})
-    producer.init_transactions(30)
+    producer.init_transactions(LIMIT_SECONDS)
     producer.begin_transaction()
     places = [
         TopicPartition(harness.topics.requests, each, 1_000_000) for each in range(PARTITIONS)
     ]
-    producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), 30)
+    producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), LIMIT_SECONDS)
     try:
         yield
     finally:
-        producer.abort_transaction(30)
+        producer.abort_transaction(LIMIT_SECONDS)
         consumer.close()

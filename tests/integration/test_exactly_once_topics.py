@@ -31,7 +31,7 @@ from modelwire.localstack import broker
 from modelwire.localstack.stack import Stack
 from schemas.rejection import ENVELOPE_HEADER, Reason
 from tests.bundles import store_bundle
-from tests.fleet import Harness, Instance, environment_of
+from tests.fleet import LIMIT_SECONDS, Harness, Instance, environment_of
 from tests.traffic import good_request
 
 pytestmark = pytest.mark.stack
@@ -72,7 +72,7 @@ def test_an_answer_beyond_the_producers_limit_is_rejected(harness: Harness) -> N
     producer = harness.producer(**{"message.max.bytes": 4_000_000})
     producer.produce(harness.topics.requests, good_request(1, "a"), b"k" * 1_500_000, 0)
     producer.produce(harness.topics.requests, good_request(2, "a"), b"key", 0)
-    assert producer.flush(30) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
     [rejected] = harness.rejections(1)
     assert rejected.rejection.reason == Reason.ANSWER_TOO_LARGE
     assert rejected.rejection.source.offset == 0
@@ -88,7 +88,7 @@ def test_a_limit_that_was_lowered_under_way_is_read_at_the_next_start(harness: H
     _limit_records(harness, harness.topics.results, 10_000)
     producer = harness.producer()
     producer.produce(harness.topics.requests, good_request(1, "a"), os.urandom(20_000), 0)
-    assert producer.flush(30) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
     harness.send(20)
     assert instance.wait_for_exit() == 1
     assert f"{harness.topics.results} does not take answers of" in instance.text

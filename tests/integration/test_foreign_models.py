@@ -16,7 +16,7 @@ import pytest
 from adapters.bundles import verify_bundle
 from schemas.errors import RefusedByRule
 from schemas.rejection import Reason
-from tests.fleet import Harness
+from tests.fleet import LIMIT_SECONDS, Harness
 from tests.foreign_models import (
     NUMBERS,
     Exported,
@@ -183,7 +183,9 @@ def test_the_how_to_page_works_as_it_is_typed(harness: Harness) -> None:
     frame, sales = shop(1_500)
     frame[NUMBERS].assign(sales=sales).to_parquet(harness.folder / "train.parquet")
     [script] = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    subprocess.run([sys.executable, "-c", script], cwd=harness.folder, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=harness.folder, check=True, timeout=LIMIT_SECONDS
+    )
     [contract] = re.findall(r"^```toml\n# contract.toml\n(.*?)^```", text, re.M | re.S)
     (harness.folder / "contract.toml").write_text(contract.replace("demand", harness.model))
     digest = ""

@@ -24,7 +24,7 @@ from deployment.commands import Revoke
 from schemas.rejection import Reason
 from tests.broker_proxy import BrokerProxy
 from tests.bundles import store_bundle
-from tests.fleet import Harness, Instance, environment_of, flat_line, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, Instance, environment_of, flat_line, wait_for
 from tests.log_page import documented_events
 from tests.s3_faults import Down, S3Faults
 
@@ -59,7 +59,7 @@ class Probe:
         """The status and the content; a status of 0 where nobody answers."""
         request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"Accept": accept})
         try:
-            with urlopen(request, timeout=5) as response:
+            with urlopen(request, timeout=LIMIT_SECONDS) as response:
                 return response.status, response.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()

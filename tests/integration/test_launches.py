@@ -17,8 +17,8 @@ from schemas.events import RolloutAborted, RolloutStarted
 from tests.broker_proxy import BrokerProxy, Fault
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
-from tests.fleet import Harness, wait_for
-from tests.shop import WAIT_SECONDS, Shop, ended
+from tests.fleet import LIMIT_SECONDS, Harness, wait_for
+from tests.shop import Shop, ended
 
 pytestmark = pytest.mark.stack
 
@@ -153,7 +153,7 @@ def test_an_undo_holds_only_for_what_its_giver_saw(shop: Shop, proxy: BrokerProx
     shop.ok("rollout", "start", f"{model}:2", *BLUE_GREEN, "--min-ready", "0")
     proxy.arm(Fault.HOLD_REQUEST)
     undo = shop.start("rollout", "undo", model, KAFKA__BOOTSTRAP_SERVERS=proxy.address)
-    assert proxy.struck.wait(WAIT_SECONDS)
+    assert proxy.struck.wait(LIMIT_SECONDS)
     shop.ok("rollout", "start", f"{model}:3", *BLUE_GREEN, "--min-ready", "0")
     proxy.heal()
     ran = ended(undo)

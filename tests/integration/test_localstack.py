@@ -28,6 +28,7 @@ from modelwire.localstack.jars import Jar, JarCache, locked_jars
 from modelwire.localstack.stack import Stack
 from modelwire.localstack.stack_info import StackInfo, read_stack
 from schemas.errors import ModelwireError, TimedOut
+from tests.fleet import LIMIT_SECONDS
 
 pytestmark = pytest.mark.stack
 
@@ -54,10 +55,10 @@ def state_dir(tmp_path: Path) -> Iterator[Path]:
 def write_one(info: StackInfo, topic: str) -> None:
     """Make a topic and put one record into it."""
     admin = AdminClient({"bootstrap.servers": info.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(10)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(LIMIT_SECONDS)
     producer = Producer({"bootstrap.servers": info.bootstrap_servers})
     producer.produce(topic, b"kept")
-    assert producer.flush(10) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
 
 
 def read_one(info: StackInfo, topic: str) -> bytes | None:
@@ -65,7 +66,7 @@ def read_one(info: StackInfo, topic: str) -> bytes | None:
     consumer = Consumer({"bootstrap.servers": info.bootstrap_servers, "group.id": "reader"})
     consumer.assign([TopicPartition(topic, 0, 0)])
     try:
-        message = consumer.poll(10)
+        message = consumer.poll(LIMIT_SECONDS)
         assert message is not None
         assert message.error() is None
         value: bytes | None = message.value()
@@ -87,7 +88,7 @@ def modelwire(*arguments: str) -> "subprocess.Popen[str]":
 def test_two_ups_at_once_are_one_stack_and_a_third_changes_nothing(state_dir: Path) -> None:
     """Both commands print the addresses, nothing of Kafka's is on the terminal, `up` is a no-op."""
     both = [modelwire("up", "--state-dir", str(state_dir)) for _ in range(2)]
-    answers = [process.communicate(timeout=60) for process in both]
+    answers = [process.communicate(timeout=LIMIT_SECONDS) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     info = read_stack(state_dir)
     assert info is not None
@@ -173,7 +174,7 @@ def test_a_port_in_use_is_named_and_can_be_left(state_dir: Path) -> None:
     Stack.down(state_dir)
     with socket.create_server(("127.0.0.1", first.kafka_port)):
         refused = modelwire("up", "--state-dir", str(state_dir))
-        out, err = refused.communicate(timeout=60)
+        out, err = refused.communicate(timeout=LIMIT_SECONDS)
         assert refused.returncode == 1
         assert out == ""
         assert f"port {first.kafka_port}" in err
@@ -260,7 +261,7 @@ def test_a_damaged_jar_is_named_until_it_is_removed(
 
     arguments = ["--state-dir", str(state_dir), "--jar-cache", str(copied_cache.folder)]
     doctor = modelwire("doctor", "-o", "json", *arguments)
-    out, err = doctor.communicate(timeout=60)
+    out, err = doctor.communicate(timeout=LIMIT_SECONDS)
     assert doctor.returncode == 1, err
     checks = {check["name"]: check for check in msgspec.json.decode(out)}
     assert checks["jars"]["verdict"] == "fail"
@@ -273,7 +274,7 @@ def test_no_network_at_the_first_start_is_one_message(state_dir: Path, tmp_path:
     cache = tmp_path / "jars"
     arguments = ["--state-dir", str(state_dir), "--jar-cache", str(cache)]
     refused = modelwire("up", *arguments, "--maven-repository", NOWHERE)
-    out, err = refused.communicate(timeout=60)
+    out, err = refused.communicate(timeout=LIMIT_SECONDS)
     assert refused.returncode == 1
     assert out == ""
     assert "error: cannot download" in err

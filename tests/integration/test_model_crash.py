@@ -37,7 +37,6 @@ def request(number: int, units: float) -> bytes:
     )
 
 
-@pytest.mark.timeout(180)
 def test_rows_that_crash_or_hang_the_runtime_are_rejected_and_no_others(harness: Harness) -> None:
     """After two ends each; the requests around them have their answers."""
     harness.release(store_trap(harness.store, harness.model, 2.0))
@@ -49,8 +48,8 @@ def test_rows_that_crash_or_hang_the_runtime_are_rejected_and_no_others(harness:
         units = [float(number) for number in range(GOOD)]
         units[7], units[21] = CRASH, HANG
         harness.send_raw([request(number, each) for number, each in enumerate(units)])
-        rejections = harness.rejections(2, seconds=120)
-        forecasts = harness.forecasts(GOOD - 2, seconds=60)
+        rejections = harness.rejections(2)
+        forecasts = harness.forecasts(GOOD - 2)
     finally:
         stop.set()
         keeper.join()
@@ -69,7 +68,6 @@ def test_rows_that_crash_or_hang_the_runtime_are_rejected_and_no_others(harness:
     assert lives >= 5
 
 
-@pytest.mark.timeout(180)
 def test_a_shadow_that_crashes_on_a_row_stops_no_answer(harness: Harness) -> None:
     """After two ends the row is left out, for the shadow alone: the champion answers it."""
     harness.release(store_bundle(harness.store, harness.model, 1.0))
@@ -83,12 +81,12 @@ def test_a_shadow_that_crashes_on_a_row_stops_no_answer(harness: Harness) -> Non
     keeper = threading.Thread(target=_restart_what_ends, args=(harness, behind, stop))
     keeper.start()
     try:
-        wait_for("a shadow that is loaded", lambda: _shadows(harness), 60)
+        wait_for("a shadow that is loaded", lambda: _shadows(harness))
         units = [CRASH if number == 7 else float(number) for number in range(GOOD)]
         harness.send_raw([request(number, each) for number, each in enumerate(units)])
-        wait_for("a shadow that left it out", lambda: _failed(harness), 120)
+        wait_for("a shadow that left it out", lambda: _failed(harness))
         proxy.heal()
-        forecasts = harness.forecasts(GOOD, seconds=60)
+        forecasts = harness.forecasts(GOOD)
     finally:
         stop.set()
         keeper.join()

@@ -16,7 +16,7 @@ from deployment.commands import Abort, Revoke, Start, Strategy
 from schemas.errors import UsageProblem
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
-from tests.fleet import PARTITIONS, Harness, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -40,7 +40,7 @@ def offsets(harness: Harness) -> list[int]:
     consumer = Consumer(client_config(harness.settings, **config))
     asked = [TopicPartition(harness.topics.requests, p) for p in range(PARTITIONS)]
     try:
-        return [max(each.offset, 0) for each in consumer.committed(asked, timeout=10)]
+        return [max(each.offset, 0) for each in consumer.committed(asked, timeout=LIMIT_SECONDS)]
     finally:
         consumer.close()
 

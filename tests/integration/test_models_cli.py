@@ -14,11 +14,9 @@ from adapters.kafka import admin, client_config
 from adapters.topics import create_topics
 from deployment.commands import Start, Strategy
 from tests.bundles import store_bundle
-from tests.fleet import Harness, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
-
-LIMIT_SECONDS = 60.0
 
 
 def run(harness: Harness, *arguments: str, **variables: str) -> str:

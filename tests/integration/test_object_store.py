@@ -17,6 +17,7 @@ from adapters.object_store import (
     open_store,
 )
 from schemas.errors import NotFound, UsageProblem
+from tests.fleet import LIMIT_SECONDS
 
 Opener = Callable[[], RemovableStore]
 
@@ -82,7 +83,7 @@ def test_of_racing_writers_one_wins(opener: Opener) -> None:
         start = threading.Barrier(WRITERS)
 
         def write(number: int, start: threading.Barrier = start, race: int = race) -> bool:
-            start.wait(timeout=30)
+            start.wait(timeout=LIMIT_SECONDS)
             return writers[number].put_if_absent(f"races/{race}", bytes([number]) * 100_000)
 
         with ThreadPoolExecutor(WRITERS) as threads:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from modelwire.checker import Report
 from schemas.rejection import ENVELOPE_HEADER
-from tests.fleet import PARTITIONS, Harness
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness
 from tests.poison import GOOD, POISON, Poison, request
 from tests.poison_bundle import store_poison_bundle
 
@@ -66,9 +66,9 @@ def test_a_flood_of_each_class_among_100_000_good_requests(harness: Harness) -> 
         if poison is not None:
             sent[partition, total // PARTITIONS] = poison, value
         total += 1
-    assert producer.flush(120) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
     check_rejections(harness, sent, seconds=300)
-    check(harness.verify(wait_seconds=120), total, len(sent))
+    check(harness.verify(), total, len(sent))
     by_reason = Counter(poison.reason.value for poison, _ in sent.values())
     print(
         f"\n{total:,} requests, {len(sent):,} of {len(POISON)} classes of poison among them, each "
@@ -124,6 +124,8 @@ def end_of(harness: Harness, topic: str, partition: int) -> int:
         {"bootstrap.servers": harness.settings.kafka.bootstrap_servers, "group.id": "ends"}
     )
     try:
-        return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        return consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=LIMIT_SECONDS
+        )[1]
     finally:
         consumer.close()

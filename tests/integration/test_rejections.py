@@ -26,7 +26,7 @@ from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, Us
 from schemas.forecast import Source
 from schemas.rejection import ENVELOPE_HEADER, REPLAY_HEADER, Reason, Rejection, rejection_headers
 from tests.conftest import RunningStack
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 from tests.shell import ROOT, commands_in
 from tests.traffic import Record, committed_records
 
@@ -81,7 +81,7 @@ class Shop:
                 value = b'{"size":70000}'
             key = b"key-%d" % offset if offset else None
             producer.produce(self.names.rejections, value, key, headers=headers)
-        assert producer.flush(30) == 0
+        assert producer.flush(LIMIT_SECONDS) == 0
 
     def producer(self) -> Producer:
         return Producer({"bootstrap.servers": self.settings.kafka.bootstrap_servers})
@@ -89,7 +89,7 @@ class Shop:
     def requests(self) -> list[Record]:
         """The committed records of the request topic."""
         servers = self.settings.kafka.bootstrap_servers
-        return committed_records(servers, self.names.requests, 0, 30.0)
+        return committed_records(servers, self.names.requests, 0, LIMIT_SECONDS)
 
     def replayed(self) -> dict[str, bytes]:
         """Where each replayed request lay -> its bytes; fails where one was sent twice."""
@@ -110,7 +110,7 @@ class Shop:
             producer.produce(
                 self.names.requests, b"{}", partition=number, timestamp=int(seconds * 1_000)
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(LIMIT_SECONDS) == 0
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from schemas.events import (
 from tests.broker_proxy import BrokerProxy, Fault
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
-from tests.fleet import Harness, Instance, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, Instance, environment_of, wait_for
 from tests.shop import ended
 
 pytestmark = pytest.mark.stack
@@ -107,7 +107,6 @@ def test_a_plan_runs_from_its_start_to_the_promotion(canary: Harness) -> None:
     assert read_log(canary.settings, canary.model).deployment.champion == 2
 
 
-@pytest.mark.timeout(180)
 def test_a_controller_that_is_killed_after_each_step_ends_in_the_same_state(
     canary: Harness,
 ) -> None:
@@ -120,23 +119,22 @@ def test_a_controller_that_is_killed_after_each_step_ends_in_the_same_state(
             canary.run("rollout", "resume", canary.model)
             continue
         controller = canary.background("rollout", "run", canary.model)
-        wait_for("the next event", lambda before=before: len(events_of(canary)) > before, 60)
+        wait_for("the next event", lambda before=before: len(events_of(canary)) > before)
         controller.kill()
         kills += 1
     assert kills >= 6
     assert what_happened(canary) == UNDISTURBED
 
 
-@pytest.mark.timeout(180)
 def test_two_controllers_at_once_take_each_step_once(canary: Harness) -> None:
     """Whoever is slower is refused and looks again; both see the same end."""
     canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
     both: list[Instance] = [
         canary.background("rollout", "run", canary.model, "-o", "json") for _ in range(2)
     ]
-    wait_for("the pause", lambda: is_paused(canary), 60)
+    wait_for("the pause", lambda: is_paused(canary))
     canary.run("rollout", "resume", canary.model)
-    assert [each.wait_for_exit(60) for each in both] == [0, 0]
+    assert [each.wait_for_exit() for each in both] == [0, 0]
     assert what_happened(canary) == UNDISTURBED
 
 
@@ -144,7 +142,7 @@ def test_a_rollout_that_is_ended_by_a_person_ends_the_controller(canary: Harness
     """It says so with exit code 3, since the plan did not come to its end."""
     canary.run("rollout", "start", f"{canary.model}:2", "--plan", "plan.toml")
     controller = canary.background("rollout", "run", canary.model)
-    wait_for("the pause", lambda: is_paused(canary), 60)
+    wait_for("the pause", lambda: is_paused(canary))
     canary.run("rollout", "abort", canary.model, "--reason", "second thoughts")
     assert controller.wait_for_exit() == 3
     assert str(Outcome.ABORTED) in what_happened(canary)[-1].lower()  # type: ignore[attr-defined]
@@ -198,7 +196,7 @@ def test_a_controller_gives_only_what_it_saw_the_reason_for(
     assert rollout is not None
     proxy.arm(Fault.HOLD_REQUEST)
     controller = through(proxy, canary, "rollout", "run", model, "-o", "json")
-    assert proxy.struck.wait(30)
+    assert proxy.struck.wait(LIMIT_SECONDS)
     canary.command(Pause(rollout.revision, "wait"))
     proxy.heal()
     assert controller.wait_for_exit() == 0
@@ -213,7 +211,7 @@ def test_a_controller_outlives_topics_that_are_denied_for_a_moment(
     model = canary.model
     canary.run("rollout", "start", f"{model}:2", "--plan", "plan.toml")
     controller = through(proxy, canary, "rollout", "run", model, "-o", "json")
-    wait_for("the pause", lambda: is_paused(canary), 60)
+    wait_for("the pause", lambda: is_paused(canary))
     proxy.deny(canary.topics.fleet)
     missing = f"trying again: the topic is missing: {canary.topics.fleet}"
     wait_for("the denial", lambda: missing in controller.text)
@@ -246,7 +244,7 @@ def test_a_start_that_runs_its_plan_ends_as_the_plan_does(canary: Harness) -> No
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for("the pause", lambda: is_paused(canary), 60)
+    wait_for("the pause", lambda: is_paused(canary))
     canary.run("rollout", "abort", model, "--reason", "second thoughts")
     ran = ended(process)
     assert ran.code == 3
@@ -264,7 +262,7 @@ def test_a_controller_whose_guard_is_off_never_aborts_for_a_shortage(canary: Har
     controller = background(
         canary, "rollout", "run", model, "-o", "json", CONSUMER__GUARD_WAIT_MS="0"
     )
-    wait_for("the pause", lambda: is_paused(canary), 60)
+    wait_for("the pause", lambda: is_paused(canary))
     assert canary.instances[0].terminate() == 0
     wait_for("the shortage", lambda: "0 of 0 live instances are ready" in controller.text)
     assert "aborting" not in controller.text

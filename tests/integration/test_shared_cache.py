@@ -15,7 +15,7 @@ from adapters.bundle_cache import BundleCache
 from adapters.object_store import S3Settings, open_store
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME
 from tests.bundles import store_bundle
-from tests.fleet import Harness, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, wait_for
 from tests.s3_faults import Down, Hang, S3Faults, Slow
 
 pytestmark = pytest.mark.stack
@@ -69,7 +69,7 @@ def test_processes_of_one_machine_fetch_a_bundle_once(
     faults.fault = Slow(rate=1e6, delay=0.3)  # so that they meet
     readers = [spawned(_read, behind, tmp_path / "cache", PLENTY, [digest]) for _ in range(3)]
     for reader in readers:
-        reader.join(60)
+        reader.join(LIMIT_SECONDS)
     assert [reader.exitcode for reader in readers] == [0] * 3
     assert sorted(asked.path.rsplit("/", 1)[1] for asked in faults.asked) == [
         "golden.jsonl",

@@ -21,7 +21,7 @@ from adapters.kafka import client_config
 from consumer.supervisor import LASTING
 from schemas.errors import NotFound
 from tests.bundles import store_bundle
-from tests.fleet import Harness, Instance, environment_of, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, Instance, environment_of, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -70,7 +70,7 @@ def free_ports(count: int) -> int:
 def get(port: int, path: str) -> tuple[int, str]:
     """The status and the body of a page."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_SECONDS) as reply:
             return reply.status, reply.read().decode()
     except HTTPError as refused:
         return refused.code, refused.read().decode()
@@ -119,7 +119,7 @@ def test_a_killed_slot_is_back_and_a_stop_stops_all(harness: Harness) -> None:
     answers = by_slot(page, "modelwire_answers_total")
     assert 0 < sum(answers.values()) <= stream.sent  # without those of the process that was killed
     slots = [pid_of(supervisor, slot) for slot in (4, 5)]
-    assert supervisor.terminate(20) == 0
+    assert supervisor.terminate() == 0
     assert are_gone(slots)()
     codes = [line.get("exit_code") for line in supervisor.lines("slot.ended")]
     assert codes == [None, 0, 0]
@@ -135,7 +135,7 @@ def test_no_slot_outlives_a_killed_supervisor(harness: Harness) -> None:
     wait_for("a young one", lambda: pid_of(supervisor, 1) != young)
     slots = [pid_of(supervisor, slot) for slot in (0, 1)]
     supervisor.kill()
-    wait_for("their end", are_gone(slots), 5)
+    wait_for("their end", are_gone(slots))
     said = harness.run("consume", "--model", harness.model, "--supervisor", "999999999", code=1)
     assert "the supervisor of this slot (process 999999999) is gone" in said
 
@@ -145,7 +145,7 @@ def test_a_slot_that_cannot_start_ends_the_supervisor(harness: Harness) -> None:
     harness.model = "unknown-model"
     unknown = harness.start(0, "--workers", "2")
     astray = harness.start(0, "--workers", "1", KAFKA__BOOTSTRAP_SERVERS="")
-    assert (unknown.wait_for_exit(60), astray.wait_for_exit(60)) == (4, 2)
+    assert (unknown.wait_for_exit(), astray.wait_for_exit()) == (4, 2)
     for supervisor, slots, code in ((unknown, {0, 1}, 4), (astray, {0}, 2)):
         lines = supervisor.lines("slot.given_up")
         assert {line["slot"] for line in lines} == slots
@@ -160,7 +160,7 @@ def test_a_slot_that_has_worked_is_not_given_up_at_once(harness: Harness) -> Non
     supervisor = start(harness, 1)
     harness.wait_until_ready()
     admin = AdminClient(client_config(harness.settings))
-    admin.delete_topics([harness.topics.fleet])[harness.topics.fleet].result(10)
+    admin.delete_topics([harness.topics.fleet])[harness.topics.fleet].result(LIMIT_SECONDS)
     os.kill(pid_of(supervisor, 0), signal.SIGKILL)
     wait_for("one more start", lambda: len(supervisor.lines("slot.started")) == 3)
     codes = [line.get("exit_code") for line in supervisor.lines("slot.ended")]
@@ -206,7 +206,7 @@ def test_two_supervisors_of_one_slot_take_it_ever_more_slowly(harness: Harness) 
         lines = supervisor.lines("slot.ended")
         return [line["taken_ends"] for line in lines if line.get("exit_code") == 5]
 
-    wait_for("three ends of either", lambda: all(len(taken_from(s)) > 2 for s in supervisors), 120)
+    wait_for("three ends of either", lambda: all(len(taken_from(s)) > 2 for s in supervisors))
     for supervisor in supervisors:
         rows = taken_from(supervisor)
         assert rows == list(range(1, len(rows) + 1))
@@ -228,7 +228,7 @@ def test_a_second_signal_does_not_wait_for_a_slot_that_hangs(harness: Harness) -
         supervisor.process.send_signal(signal.SIGINT)
         return supervisor.process.poll() is not None
 
-    wait_for("the end", ask_again, 10)
+    wait_for("the end", ask_again)
     assert supervisor.process.returncode == 130
     assert are_gone([slot])()
     passed_on = [line["signal"] for line in supervisor.lines("supervisor.stopping")]

@@ -15,6 +15,7 @@ from adapters.settings import Settings, Topics
 from adapters.topics import Outcome, answer_limit, create_topics, request_limit
 from schemas.errors import Conflict, ModelwireError, NotFound, UsageProblem
 from tests.conftest import RunningStack
+from tests.fleet import LIMIT_SECONDS
 
 pytestmark = pytest.mark.stack
 
@@ -27,7 +28,7 @@ def make(settings: Settings, name: str, partitions: int, **config: str) -> None:
     admin = AdminClient(client_config(settings))
     for future in admin.create_topics([topic]).values():
         future.result()
-    while name not in admin.list_topics(timeout=5).topics:
+    while name not in admin.list_topics(timeout=LIMIT_SECONDS).topics:
         pass  # the broker hears of it a moment after the controller
 
 

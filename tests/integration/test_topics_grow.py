@@ -18,7 +18,7 @@ from adapters.stream_config import group_of
 from schemas.forecast import Forecast, decode_forecast
 from tests.bundles import store_bundle
 from tests.conftest import RunningStack
-from tests.fleet import PARTITIONS, Harness, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, wait_for
 from tests.traffic import good_request
 
 pytestmark = pytest.mark.stack
@@ -43,7 +43,7 @@ class Shell:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_SECONDS,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -80,7 +80,7 @@ def send_to(harness: Harness, partition: int, count: int) -> None:
     producer = harness.producer()
     for number in range(count):
         producer.produce(harness.topics.requests, good_request(number, "a"), b"k", partition)
-    assert producer.flush(30) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
 
 
 def answers_in(harness: Harness, partitions: range, count: int) -> list[Forecast]:
@@ -274,6 +274,6 @@ def test_a_callers_transaction_is_no_request_that_waits(harness: Harness) -> Non
     for partition, ending in ((0, producer.commit_transaction), (1, producer.abort_transaction)):
         producer.begin_transaction()
         producer.produce(harness.topics.requests, good_request(1, "a"), b"k", partition)
-        assert producer.flush(30) == 0
+        assert producer.flush(LIMIT_SECONDS) == 0
         ending(30)
     assert waiting_requests(harness.settings, harness.model) == {0: 2, 1: 0, 2: 0, 3: 0}

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapters.stream_config import group_of
 from tests.bundles import store_bundle
-from tests.fleet import PARTITIONS, Harness, wait_for
+from tests.fleet import LIMIT_SECONDS, PARTITIONS, Harness, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -28,7 +28,7 @@ def _open_transaction(harness: Harness, partition: int) -> Iterator[None]:
     producer.init_transactions(30)
     producer.begin_transaction()
     place = TopicPartition(harness.topics.requests, partition, 1_000_000)
-    producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), 30)
+    producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), LIMIT_SECONDS)
     try:
         yield
     finally:

@@ -16,12 +16,11 @@ from modelwire.checker import Kind, StreamUnreadable, Tally, Topics, check_topic
 from modelwire.verify_stream import verify_stream
 from schemas.errors import NotFound, UsageProblem
 from tests.conftest import RunningStack
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 
 pytestmark = pytest.mark.stack
 
 DIGEST = "sha256:" + "1" * 64
-WAIT_SECONDS = 10.0
 
 
 class Stream:
@@ -68,7 +67,7 @@ class Stream:
         raw = json.dumps(event).encode()
         self._head = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         self._plain.produce(str(self.topics.control), raw)
-        assert self._plain.flush(10) == 0
+        assert self._plain.flush(LIMIT_SECONDS) == 0
 
     def ask(self, partition: int, count: int) -> list[tuple[int, int]]:
         """Write requests; returns where they lie."""
@@ -78,7 +77,7 @@ class Stream:
             self._plain.produce(
                 self.topics.requests, value, b"key", partition=partition, timestamp=1_000 + offset
             )
-        assert self._plain.flush(10) == 0
+        assert self._plain.flush(LIMIT_SECONDS) == 0
         self._sent[partition] += count
         return [(partition, offset) for offset in range(first, first + count)]
 
@@ -87,7 +86,9 @@ class Stream:
         self._transactional.begin_transaction()
         for topic, value, partition in answers:
             self._transactional.produce(topic, value, b"key", partition=partition)
-        assert self._transactional.flush(10) == 0  # the records are on the broker either way
+        assert (
+            self._transactional.flush(LIMIT_SECONDS) == 0
+        )  # the records are on the broker either way
         if commit:
             self._transactional.commit_transaction()
         else:
@@ -234,7 +235,7 @@ def test_a_split_that_begins_while_the_check_waits_is_judged(stream: Stream) -> 
     stream.answer(stream.forecast(*asked[1], revision=6, version=2, variant="candidate"))
     config = Connections(stream.config)
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(check_topics, config, stream.topics, wait_seconds=WAIT_SECONDS)
+        waiting = other.submit(check_topics, config, stream.topics, wait_seconds=LIMIT_SECONDS)
         wait_for("another look at the control log", lambda: config.made > 3 + 1)
         start_canary(stream)
         stream.answer(stream.forecast(*asked[2], revision=6))
@@ -249,7 +250,7 @@ def test_the_check_waits_for_answers_that_come(stream: Stream) -> None:
     assert check_topics(stream.config, stream.topics).lost == 3
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(
-            check_topics, stream.config, stream.topics, wait_seconds=WAIT_SECONDS
+            check_topics, stream.config, stream.topics, wait_seconds=LIMIT_SECONDS
         )
         stream.answer(*(stream.forecast(*where) for where in asked))
         assert waiting.result().clean
@@ -261,10 +262,10 @@ def test_an_open_transaction_ends_no_check_and_hides_its_answers(stream: Stream)
     stream._transactional.begin_transaction()
     topic, value, partition = stream.forecast(*asked[0])
     stream._transactional.produce(topic, value, b"key", partition=partition)
-    assert stream._transactional.flush(10) == 0
+    assert stream._transactional.flush(LIMIT_SECONDS) == 0
     assert check_topics(stream.config, stream.topics).lost == 1
     stream._transactional.commit_transaction()
-    assert check_topics(stream.config, stream.topics, wait_seconds=WAIT_SECONDS).clean
+    assert check_topics(stream.config, stream.topics, wait_seconds=LIMIT_SECONDS).clean
 
 
 def test_a_missing_topic_is_an_error(stream: Stream) -> None:

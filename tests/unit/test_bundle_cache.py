@@ -20,6 +20,7 @@ from adapters.settings import load_settings
 from schemas.errors import ModelwireError, NotFound, UsageProblem
 from schemas.manifest import GOLDEN_NAME, MANIFEST_NAME, MODEL_NAME, digest_of
 from tests.bundles import store_bundle, store_corrupt_bundle
+from tests.fleet import LIMIT_SECONDS
 
 PLENTY = 100 * 2**20
 
@@ -309,7 +310,7 @@ def test_a_disk_that_takes_no_more_costs_one_warning(store: Counted, folder: Pat
         env=dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

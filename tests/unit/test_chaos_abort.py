@@ -16,7 +16,7 @@ try:
     with abort_by_signal():
         try:
             print("runs", flush=True)
-            time.sleep(30)
+            time.sleep(600)
         finally:
             print("is torn down", flush=True)
             sys.stdin.readline()
@@ -54,7 +54,7 @@ def test_a_signal_ends_a_run_through_its_blocks_and_the_next_one_spoils_nothing(
 
 def test_what_still_works_in_the_folder_is_ended(tmp_path: Path) -> None:
     """Stopped processes too, and nobody who works elsewhere."""
-    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     folder, elsewhere = tmp_path / "run", tmp_path / "other"
     folder.mkdir()
     elsewhere.mkdir()

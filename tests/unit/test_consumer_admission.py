@@ -20,7 +20,7 @@ from consumer.vetting import Overtaken
 from schemas.errors import ModelwireError
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, File, Manifest, digest_of
 from tests.bundles import contract, graph, make_bundle, store_bundle, store_corrupt_bundle
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 
 LIMITS = Limits(seconds=5.0, batch_size=64)
 
@@ -271,7 +271,7 @@ def test_the_trial_of_another_instance_is_no_lack_of_memory(
     def try_another() -> None:
         with Turns(tmp_path).beside_others(lambda: None):
             trying.set()
-            waited.wait(20)
+            waited.wait(LIMIT_SECONDS)
             trying.clear()
 
     thread = threading.Thread(target=try_another)
@@ -285,7 +285,7 @@ def test_the_trial_of_another_instance_is_no_lack_of_memory(
     threading.Thread(target=lambda: wait_for("a wait", lambda: looks) and waited.set()).start()
     ours = Budget(2_000 * MIB, used, "the container's memory limit")
     Admission(bundles, "m", limits, ours).admit(1, digest, wanted)
-    thread.join(20)
+    thread.join(LIMIT_SECONDS)
 
 
 def test_a_lack_of_memory_that_nobody_else_causes_is_one(

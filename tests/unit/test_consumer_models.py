@@ -29,7 +29,7 @@ from deployment.state import Deployment, Release, Rollout, Standing, empty
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME
 from scoring.snapshot import Snapshot
 from tests.bundles import store_bundle
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 from tests.hostile import hostile_of
 
 
@@ -50,12 +50,12 @@ class _Patchy:
         if any(digest.removeprefix("sha256:") in key for digest in self.away):
             raise StoreUnavailable("the store does not answer")
         if self.held and self.held.removeprefix("sha256:") in key:
-            assert self.gate.wait(20)
+            assert self.gate.wait(LIMIT_SECONDS)
         return self._store.get(key, limit=limit)
 
     def exists(self, _key: str) -> bool:
         """No answer, which takes as long as the gate is closed."""
-        assert self.gate.wait(20)
+        assert self.gate.wait(LIMIT_SECONDS)
         raise StoreUnavailable("the store does not answer")
 
 

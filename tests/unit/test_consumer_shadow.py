@@ -26,7 +26,7 @@ from schemas.forecast import Variant
 from scoring.batch import Incoming
 from scoring.model import Array, Model
 from scoring.snapshot import Shadow, Snapshot
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 
 NAME = TallyName(4, 2, Variant.SHADOW)
 NOBODY = "127.0.0.1:1"
@@ -45,7 +45,7 @@ class Gated:
         """What ``Arithmetic`` gives, once the gate is open."""
         self.runs += 1
         self.thread = threading.current_thread().name
-        assert self.gate.wait(20)
+        assert self.gate.wait(LIMIT_SECONDS)
         return self._model.run(feeds, outputs)
 
 
@@ -106,7 +106,7 @@ class Scene:
 
     def wait_until_scored(self, rows: int) -> None:
         """Until so many rows were answered or rejected."""
-        wait_for(f"{rows} rows", lambda: self.count().answered + self.count().rejected >= rows, 10)
+        wait_for(f"{rows} rows", lambda: self.count().answered + self.count().rejected >= rows)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_nothing_is_scored_while_the_loop_is_behind(
     monkeypatch.setattr("consumer.shadow.time.sleep", look)
     monkeypatch.setattr(module, "BEHIND_SECONDS", 1_000.0)
     scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=True)
-    wait_for("the thread to look, and look again", lambda: len(looks) >= 4, 10)
+    wait_for("the thread to look, and look again", lambda: len(looks) >= 4)
     assert (len(scene.scorer.in_use()), scene.count()) == (1, Count())
     monkeypatch.setattr(module, "BEHIND_SECONDS", 0.0)
     scene.scorer.hand_over(shadowed(Arithmetic()), batch(10), is_behind=True)

@@ -19,6 +19,7 @@ from consumer import slot_health
 from consumer.slot_health import SlotsHealth
 from consumer.supervisor import Slot
 from schemas.errors import UsageProblem
+from tests.fleet import LIMIT_SECONDS
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -88,7 +89,7 @@ class Asked:
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}")
         request.add_header("Accept", accept)
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=LIMIT_SECONDS) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read().decode()
@@ -190,7 +191,7 @@ def test_all_slots_are_asked_at_once(stack: ExitStack, monkeypatch: pytest.Monke
     """However many: each answers only once every other one was asked too."""
     slots = [Slot(number, pid=1) for number in range(40)]
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=len(slots)))
-    server.settimeout(10)
+    server.settimeout(LIMIT_SECONDS)
 
     def answer() -> None:
         with ExitStack() as opened, suppress(TimeoutError):

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.fleet import LIMIT_SECONDS
+
 LINES = """
 import structlog
 from adapters.logs import configure_logs
@@ -23,8 +25,10 @@ def test_a_log_line_is_one_write() -> None:
     # Of a socket like this each write stands apart.
     ours, stderr = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, stderr:
-        subprocess.run([sys.executable, "-c", LINES], stderr=stderr, timeout=30, check=True)
-        ours.settimeout(5)
+        subprocess.run(
+            [sys.executable, "-c", LINES], stderr=stderr, timeout=LIMIT_SECONDS, check=True
+        )
+        ours.settimeout(LIMIT_SECONDS)
         writes = [ours.recv(1_000_000) for _ in range(2)]
     assert [json.loads(each)["message"] for each in writes] == ["slot.started", "slot.ended"]
     assert all(each.endswith(b"\n") for each in writes)
@@ -52,7 +56,11 @@ def consume(*arguments: str) -> list[str]:
 def test_an_impossible_model_name_ends_it_at_once(more: list[str], slot: int | None) -> None:
     """Before any slot starts or a broker is asked; the one line says what to do, and which slot it is."""
     done = subprocess.run(
-        consume("--model", "Sales!", *more), capture_output=True, text=True, timeout=30, check=False
+        consume("--model", "Sales!", *more),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
     )
     [line] = [json.loads(each) for each in done.stderr.splitlines()]
     assert (done.returncode, line["message"], line["log.level"]) == (2, "consumer.failed", "error")
@@ -69,7 +77,7 @@ def test_at_a_terminal_a_failure_is_told_in_words() -> None:
     ours, terminal = pty.openpty()
     with open(ours, "rb", buffering=0) as reader:
         done = subprocess.run(
-            consume("--model", "Sales!"), stderr=terminal, timeout=30, check=False
+            consume("--model", "Sales!"), stderr=terminal, timeout=LIMIT_SECONDS, check=False
         )
         os.close(terminal)
         said = reader.read(4_096).decode()

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.turns import NAME, Turns
 from consumer.vetting import Overtaken
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 
 
 def _nothing() -> None:
@@ -38,7 +38,7 @@ def test_many_try_side_by_side_and_one_alone_waits_for_them(tmp_path: Path) -> N
         then = len(looks)
         wait_for("a wait for the other one", lambda: len(looks) > then + 1)
         assert not came.is_set()
-    thread.join(20)
+    thread.join(LIMIT_SECONDS)
     assert came.is_set()
 
 

@@ -20,7 +20,7 @@ from consumer.vetting import NICENESS, Overtaken, Trial
 from consumer.vetting_child import Verdict
 from schemas.manifest import GOLDEN_NAME, MODEL_NAME, decode_manifest
 from tests.bundles import make_bundle
-from tests.fleet import wait_for
+from tests.fleet import LIMIT_SECONDS, wait_for
 from tests.hostile import hostile_of
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -84,7 +84,7 @@ def hanging() -> Iterator[tuple[Trial, list[NotAdmitted]]]:
 
         def judge() -> None:
             with pytest.raises(NotAdmitted) as fallen:
-                _judge(trial, _hostile("hang"), 60.0)
+                _judge(trial, _hostile("hang"), LIMIT_SECONDS)
             ends.append(fallen.value)
 
         thread = threading.Thread(target=judge)
@@ -93,7 +93,7 @@ def hanging() -> Iterator[tuple[Trial, list[NotAdmitted]]]:
         yield trial, ends
         if not ends:
             os.kill(_pid(trial), signal.SIGKILL)
-        thread.join(20)
+        thread.join(LIMIT_SECONDS)
 
 
 def _limits_of(pid: int) -> dict[str, list[str]]:
@@ -325,7 +325,7 @@ def test_it_dies_with_the_consumer(tmp_path: Path) -> None:
         "from tests.unit.test_consumer_vetting import Trial, _hostile, _judge, _pid\n"
         "trial = Trial()\n"
         "print(_pid(trial), flush=True)\n"
-        "_judge(trial, _hostile('hang'), 60.0)\n"
+        "_judge(trial, _hostile('hang'), 600.0)\n"
     )
     root = str(Path(__file__).parents[2])
     parent = subprocess.Popen(
@@ -339,7 +339,7 @@ def test_it_dies_with_the_consumer(tmp_path: Path) -> None:
     wait_for("the trial", lambda: _is_trying(pid))
     parent.kill()
     parent.wait()
-    wait_for("its end", lambda: not _is_there(pid) or _state_of(pid) == "Z", 10)
+    wait_for("its end", lambda: not _is_there(pid) or _state_of(pid) == "Z")
 
 
 def _state_of(pid: int) -> str:

@@ -10,8 +10,7 @@ import pytest
 
 from modelwire.demo.commands import Commands, uninterrupted
 from schemas.errors import ModelwireError
-
-LIMIT_SECONDS = 60.0
+from tests.fleet import LIMIT_SECONDS
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from adapters.logs import LONGEST_TEXT
 from adapters.stderr import MOST_WAITING
+from tests.fleet import LIMIT_SECONDS
 from tests.log_page import PAGE, documented_events
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,7 +47,7 @@ def written(*, as_json: bool) -> list[str]:
         [sys.executable, "-c", PROGRAM.format(as_json=as_json)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=True,
         env=dict(os.environ) | {"PYTHONIOENCODING": "utf-8"},
     )
@@ -147,7 +148,10 @@ def test_a_disk_that_is_full_costs_lines_and_nothing_else(tmp_path: Path) -> Non
     file = tmp_path / "lines"
     with file.open("wb") as stderr:
         done = subprocess.run(
-            [sys.executable, "-c", FULL_FOR_A_WHILE], stderr=stderr, timeout=30, check=False
+            [sys.executable, "-c", FULL_FOR_A_WHILE],
+            stderr=stderr,
+            timeout=LIMIT_SECONDS,
+            check=False,
         )
     assert done.returncode == 0, file.read_text()
     torn, *whole = file.read_text().splitlines()
@@ -184,7 +188,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "went on\n"
-        _, said = process.communicate("\n", timeout=30)
+        _, said = process.communicate("\n", timeout=LIMIT_SECONDS)
     lines = [json.loads(line) for line in said.splitlines()]
     lost = [each["modelwire"]["lines"] for each in lines if each["message"] == "log.lines_lost"]
     numbers = [each["modelwire"]["number"] for each in lines if each["message"] == "x.y"]
@@ -202,7 +206,7 @@ def test_without_a_stderr_there_are_no_lines(redirected: str) -> None:
         ["bash", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, program],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "went on\n")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.fleet import LIMIT_SECONDS
+
 CONFIGURED = "from adapters.logs import configure_logs\nconfigure_logs(as_json=True)\n"
 STUCK = """
 import time
@@ -17,25 +19,25 @@ dog = Watchdog(0.2)
 with dog.watching("commit"):
     pass
 with dog.watching("commit"):
-    time.sleep(60)
+    time.sleep(600)
 """
 DEAD = """
 import time
 from consumer.threads import thread_of
 thread_of("follower", lambda: 1 / 0).start()
-time.sleep(60)
+time.sleep(600)
 """
 DEAD_DOG = """
 import time
 from adapters import watchdog
 watchdog.LOOK_SECONDS = "never"
 watchdog.Watchdog(0.2)
-time.sleep(60)
+time.sleep(600)
 """
 FINE = """
 import time
 from adapters.watchdog import Watchdog
-dog = Watchdog(0.2)
+dog = Watchdog(0.5)
 for _ in range(3):
     with dog.watching("commit"):
         pass
@@ -60,7 +62,7 @@ def test_what_is_stuck_or_dead_ends_and_what_is_fine_goes_on(
         [sys.executable, "-c", CONFIGURED + program],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=False,
     )
     assert ended.returncode == code, ended.stderr
@@ -101,7 +103,7 @@ def test_the_end_comes_though_nobody_can_be_told(kind: str) -> None:
             for program in (STUCK, DEAD)
         ]
         try:
-            assert [process.wait(20) for process in processes] == [1, 1]
+            assert [process.wait(LIMIT_SECONDS) for process in processes] == [1, 1]
         finally:
             for process in processes:
                 process.kill()
@@ -134,7 +136,11 @@ def test_what_nobody_foresaw_is_one_line(module: str, name: str, arguments: list
     """With the error in its fields, and exit code 1; a collector of lines sees no raw traceback."""
     program = FAILING.format(module=module, name=name, arguments=arguments)
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
     )
     lines = [json.loads(line) for line in ended.stderr.splitlines()]
     failed = lines[-1]
