@@ -13,8 +13,9 @@ from tests.fleet import Harness, Instance
 pytestmark = pytest.mark.stack
 
 EVENTS = 10_000
-LIMIT_SECONDS = 5.0
-"""What the start may take, from its first line to the snapshot that answers; about 1.5 s is usual."""
+LONGEST_SECONDS = 60.0
+"""What the start may take, from its first line to the snapshot that answers, however busy the machine is.
+About 1.5 s is usual; ``bench.fold`` measures."""
 
 
 def test_a_consumer_bootstraps_from_ten_thousand_events(harness: Harness) -> None:
@@ -28,7 +29,7 @@ def test_a_consumer_bootstraps_from_ten_thousand_events(harness: Harness) -> Non
     assert applied["revision"] == revision
     seconds = at(instance, "snapshot.applied") - at(instance, "consumer.start")
     print(f"bootstrapped from {revision:,} events in {seconds:.2f} s")
-    assert seconds <= LIMIT_SECONDS
+    assert seconds <= LONGEST_SECONDS
     champion = ledger.deployment.champion
     assert champion is not None
     prepared = [line["version"] for line in instance.lines("model.prepared")]

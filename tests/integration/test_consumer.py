@@ -165,15 +165,15 @@ def test_dynamic_members_hand_over_at_once_on_a_clean_stop(harness: Harness) -> 
     """With dynamic membership names are random, and a stopped member's partitions do not wait."""
     harness.release(store_bundle(harness.store, harness.model, 1.0))
     dynamic = {"CONSUMER__MEMBERSHIP": "dynamic"}
-    first = harness.start(0, **dynamic)
     harness.start(0, **dynamic)
+    harness.wait_until_ready()
+    # Whoever has to wait for the end of this session does not come to the end of the test.
+    leaving = harness.start(0, **dynamic, CONSUMER__SESSION_TIMEOUT_MS="72000")
     harness.wait_until_ready(2)
     with harness.stream(300) as stream:
         wait_for("some requests", lambda: stream.sent > 300)
-        assert first.terminate() == 0
-        began = time.monotonic()
-        harness.wait_until_ready(1)
-        assert time.monotonic() - began < 5.5, "it waited for the session to time out"
+        assert leaving.terminate() == 0
+        harness.wait_until_ready(1, seconds=60)
     report = harness.verify()
     assert report.clean, report.findings
 
@@ -193,7 +193,7 @@ def test_a_broker_that_is_away_is_waited_for_with_a_line(harness: Harness) -> No
     instance = harness.start(KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     line = instance.wait_for_line("broker.away")
     assert "127.0.0.1:1" in line["problem"]
-    assert instance.terminate(15) == 0
+    assert instance.terminate() == 0
 
 
 def test_a_broker_that_comes_back_in_time_is_served(harness: Harness) -> None:
@@ -214,7 +214,7 @@ def test_a_broker_that_comes_back_in_time_is_served(harness: Harness) -> None:
 def test_a_broker_that_stays_away_ends_the_start(harness: Harness) -> None:
     """After half a minute it says which address it tried, and what to look at, and exits with 1."""
     instance = harness.start(KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert instance.wait_for_exit(60) == 1
+    assert instance.wait_for_exit() == 1
     assert "no Kafka broker answered" in instance.text
     assert "127.0.0.1:1" in instance.text
     assert "modelwire doctor" in instance.text

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import psutil
 import pytest
@@ -16,7 +16,7 @@ from schemas.fleet import InstanceStatus
 from schemas.forecast import Forecast, Variant
 from tests.broker_proxy import BrokerProxy
 from tests.bundles import store_bundle
-from tests.fleet import Harness, Instance, wait_for
+from tests.fleet import LIMIT_SECONDS, Harness, Instance, wait_for
 from tests.traffic import good_request
 
 pytestmark = pytest.mark.stack
@@ -26,7 +26,7 @@ QUEUES = {"queued.max.messages.kbytes": "4096", "queue.buffering.max.kbytes": "8
 """Small, so that what waits at the broker is many times what may wait in the process."""
 ROOM = (4 + 8 + 48) * MEGABYTE
 """The queues, and room for a batch, the copies of it and what an allocator keeps."""
-HEARD = timedelta(seconds=2)
+BACKLOG = 20_000
 BATCH = 128
 
 
@@ -41,7 +41,7 @@ def _send_large(harness: Harness, count: int, size: int) -> None:
                 break
             except BufferError:
                 producer.poll(0.05)
-    assert producer.flush(60) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_slow_broker_does_not_grow_the_process(
         most = max(most, process.memory_info().rss)
         return _status(harness, instance).rejected >= answers
 
-    wait_for(f"{answers} answers", look, 120)
+    wait_for(f"{answers} answers", look)
     print(f"\nresident MB: {before / MEGABYTE:.0f}, at most {most / MEGABYTE:.0f}")
     proxy.close()
     assert size * count > 2 * ROOM, "this could not fail"
@@ -88,24 +88,25 @@ def _status(harness: Harness, instance: Instance) -> InstanceStatus:
 
 def test_a_release_is_heard_far_behind(harness: Harness) -> None:
     """With a long backlog and at full load, new events do not wait for the requests before them."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0, layers=40))
-    harness.send(20_000)
+    harness.release(store_bundle(harness.store, harness.model, 1.0, layers=400))
+    harness.send(BACKLOG)
     digests = [store_bundle(harness.store, harness.model, slope) for slope in (2.0, 3.0, 4.0)]
     instance = harness.start()
     wait_for("answers", lambda: any(each.status.answered for each in harness.fleet()))
     revisions = [harness.release(digest, start=False) for digest in digests]
     wait_for("the releases", lambda: _heard(instance, revisions[-1]))
+    answered = len(harness.forecasts(0))
     appended = {each.event.revision: each.event.time for each in _events(harness)}
     seconds = [
         (wait_for("a line", lambda r=revision: _heard(instance, r)) - appended[revision])
         for revision in revisions
     ]
-    first = _heard(instance, revisions[0])
-    answered_later = [each for each in harness.forecasts(20_000) if each.scored_at > first]
-    print(f"\nheard after {[f'{each.total_seconds():.3f}' for each in seconds]} s")
-    assert answered_later, "it was still behind"
-    # Whoever starves the follower starves it each time; a slow moment of the machine strikes once.
-    assert sorted(seconds)[1] <= HEARD
+    print(
+        f"\nheard after {[f'{each.total_seconds():.3f}' for each in seconds]} s, with {answered:,} of "
+        f"{BACKLOG:,} requests answered"
+    )
+    # Whoever starves the follower lets it read when all is answered.
+    assert answered < BACKLOG / 2
 
 
 def _events(harness: Harness) -> list[Recorded]:

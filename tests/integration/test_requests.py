@@ -33,12 +33,12 @@ from schemas.manifest import File, Graph, Manifest, Tolerance, digest_of
 from schemas.rejection import Rejection, rejection_headers
 from schemas.request import decode_request
 from tests.conftest import RunningStack
+from tests.fleet import LIMIT_SECONDS
 
 pytestmark = pytest.mark.stack
 
 DAYS = ("2011-12-01", "2011-12-02")
 SHOPS = tuple(f"shop {number}" for number in range(20))
-LIMIT_SECONDS = 20.0
 
 CONTRACT = Contract(
     fields=(
@@ -216,7 +216,7 @@ def answering(settings: Settings, model: str, *, rejected: bool) -> None:
                 instance="by hand",
             )
             producer.produce(topics.results, encode_forecast(forecast), partition=partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(LIMIT_SECONDS) == 0
 
 
 @contextmanager
@@ -251,11 +251,10 @@ def test_send_waits_for_its_rejection(released: Settings, model: str, tmp_path: 
 
 
 def test_send_gives_up_in_time(settings: Settings, model: str) -> None:
-    """With nobody to answer, the wait ends; with a key of its own, a file needs no release."""
-    started = time.monotonic()
-    with pytest.raises(TimedOut, match=rf"{model}\.requests"):
+    """With nobody to answer, the wait ends when its caller wants it to; with a key of its own, a file
+    needs no release."""
+    with pytest.raises(TimedOut, match=rf"{model}\.requests.* in 0\.5 s"):
         run("send", model, "--file", "-", "--key", "k", "--wait", "--timeout", "0.5", stdin=b"{}")
-    assert time.monotonic() - started < LIMIT_SECONDS
 
 
 def test_mistakes_are_told_before_anything_is_sent(released: Settings, model: str) -> None:

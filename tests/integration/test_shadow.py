@@ -244,7 +244,7 @@ def test_a_slow_shadow_sheds_and_ends_without_delay(harness: Harness) -> None:
     assert tally.answered > 0
     with harness.stream(1_000) as stream:
         wait_for("work for the shadow", lambda: stream.sent > 500)
-        assert harness.instances[0].terminate(seconds=5) == 0
+        assert harness.instances[0].terminate() == 0
 
 
 def test_a_shadow_that_is_aborted_stops_and_its_model_is_dropped(harness: Harness) -> None:
