@@ -6,7 +6,8 @@ A command is given at the revision that was looked at, so of two controllers one
 other one looks again.
 
 A broker that is away is waited for: after each problem the log is read anew. One that restarts denies
-topics that exist, so a topic that was there once may be missing for a while.
+topics that exist, so a topic that was there once may be missing for a while. A commit is acknowledged a
+moment before it can be read: a log that does not hold the rollout's start yet says nothing of its end.
 """
 
 import math
@@ -21,7 +22,14 @@ from deployment.controller import Give, Move, Outcome, Over, Scene, Wait, is_sho
 from deployment.readiness import Fleet
 from deployment.state import BrokenLog, Rollout
 from publisher.commands import Appended, give
-from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, UsageProblem
+from schemas.errors import (
+    Conflict,
+    ModelwireError,
+    NotFound,
+    RefusedByRule,
+    TimedOut,
+    UsageProblem,
+)
 
 AGAIN_SECONDS = 0.2
 """After a lost race, or an error that may pass."""
@@ -31,6 +39,9 @@ LOOK_SECONDS = 1.0
 
 DENIED_SECONDS = 30.0
 """For how long a broker may deny a topic that was there. A restart takes it 2 to 5 s."""
+
+READABLE_SECONDS = 10.0
+"""Longest wait for what was committed to be readable, before that is said and the log is read anew."""
 
 Told = Appended | Wait | Over | ModelwireError
 """What there is to say: a command that was appended, what is waited for, the end, a passing problem."""
@@ -72,6 +83,7 @@ class Controller:
             try:
                 with LogReader(self._settings, self._model) as log:
                     log.read_to_end()
+                    self._await_start(log)
                     return self._carry_on(log, deadline, is_hopeless)
             except ModelwireError as problem:
                 if not self._passes(problem):
@@ -80,6 +92,17 @@ class Controller:
             if time.monotonic() >= deadline:
                 return None
             time.sleep(AGAIN_SECONDS)
+
+    def _await_start(self, log: LogReader) -> None:
+        until = time.monotonic() + READABLE_SECONDS
+        while log.ledger.deployment.revision < self._rollout.revision:
+            if time.monotonic() >= until:
+                raise TimedOut(
+                    f"revision {self._rollout.revision} of {self._model} is committed, and cannot be "
+                    "read yet",
+                    hint=f"go on with: modelwire rollout run {self._model}",
+                )
+            log.poll(AGAIN_SECONDS)
 
     def _carry_on(
         self, log: LogReader, deadline: float, is_hopeless: Callable[[Fleet], bool]

@@ -113,7 +113,7 @@ def _bring_to_its_end(
 ) -> str:
     """Promotes the rollout that ``parts`` has started, and adds what that appends; returns a note for
     people. Raises RefusedByRule where it got no traffic."""
-    model, rollout = parts[0].model, _rollout_of(parts[0].events)
+    model, rollout = parts[0].model, rollout_of(parts[0].events)
     controller = Controller(settings, model, rollout, quietly)
     try:
         over = controller.run(
@@ -188,7 +188,7 @@ def _ended(settings: Settings, model: str, rollout: Rollout) -> RefusedByRule:
     )
 
 
-def _rollout_of(events: Sequence[Recorded]) -> Rollout:
+def rollout_of(events: Sequence[Recorded]) -> Rollout:
     """The rollout that these events start, as it was then."""
     for recorded in events:
         if isinstance(recorded.data, RolloutStarted):

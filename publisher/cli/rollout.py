@@ -79,9 +79,11 @@ def rollout_start(
     if run and launch.plan is None:
         raise UsageProblem("--run carries out a plan, and there is none", hint="add --plan FILE")
     settings = settings_of(bootstrap_servers, actor=actor)
-    conclude(output, launches.start(settings, named, launch, reason), runs=run)
+    launched = launches.start(settings, named, launch, reason)
+    conclude(output, launched, runs=run)
     if run:
-        return carry_out(settings, Target(named.model, named.version), output)
+        rollout = launches.rollout_of(launched.appended.events)
+        return carry_out(settings, named.model, rollout, output)
     say_how_it_runs(named.model, launch)
     return 0
 
@@ -102,7 +104,8 @@ def rollout_run(
     promoted, or the plan is at its end. 3: the rollout was ended before.
     """
     settings = settings_of(bootstrap_servers, actor=actor)
-    return carry_out(settings, _target(target, revision), output)
+    named = _target(target, revision)
+    return carry_out(settings, named.model, rollouts.find_rollout(settings, named), output)
 
 
 @rollout.group("set")

@@ -8,22 +8,21 @@ import click
 from adapters.output import TABLE, as_text
 from adapters.settings import Settings
 from deployment.controller import Outcome, Over, Wait
+from deployment.state import Rollout
 from publisher import screens
 from publisher.commands import Appended
 from publisher.controller import Controller, Told, outcome_code
-from publisher.rollouts import Target, find_rollout
 from schemas.errors import ModelwireError
 
 
-def carry_out(settings: Settings, target: Target, output: str) -> int:
+def carry_out(settings: Settings, model: str, rollout: Rollout, output: str) -> int:
     """Carry out the plan of the rollout; returns the exit code of its end."""
-    rollout = find_rollout(settings, target)
     teller = _Teller(output)
     try:
-        over = Controller(settings, target.model, rollout, teller.say).run()
+        over = Controller(settings, model, rollout, teller.say).run()
     except KeyboardInterrupt:
         click.echo(
-            f"the rollout stands as it is; go on with: modelwire rollout run {target.model}",
+            f"the rollout stands as it is; go on with: modelwire rollout run {model}",
             err=True,
         )
         raise

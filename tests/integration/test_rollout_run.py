@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from adapters.control_log import read_log
 from deployment.commands import Pause, Start, Strategy
 from deployment.controller import Outcome
+from deployment.state import Rollout
+from publisher.controller import Controller, quietly
 from schemas.events import (
     Recorded,
     RolloutAborted,
@@ -219,6 +223,23 @@ def test_a_controller_outlives_topics_that_are_denied_for_a_moment(
     canary.run("rollout", "resume", model)
     assert controller.wait_for_exit() == 0
     assert what_happened(canary) == UNDISTURBED
+
+
+def test_a_start_that_cannot_be_read_yet_has_not_ended(canary: Harness) -> None:
+    """The broker acknowledges a commit before its events can be read: a rollout that the log does not
+    hold yet is waited for, and carried out."""
+    now = read_log(canary.settings, canary.model).deployment.revision
+    start = Start(2, Strategy.BLUE_GREEN, "salt", min_ready=10_000)
+    soon = Rollout(now + 1, 2, start.strategy, start.salt, 0, datetime.now(UTC), now + 1)
+    controller = Controller(canary.settings, canary.model, soon, quietly)
+    with ThreadPoolExecutor(1) as other:
+        running = other.submit(controller.run, LIMIT_SECONDS)
+        with pytest.raises(TimeoutError):
+            running.result(2)
+        assert canary.command(start)[0].event.revision == soon.revision
+        over = running.result()
+    assert over is not None
+    assert over.outcome is Outcome.PROMOTED
 
 
 def test_a_topic_that_is_missing_from_the_start_is_told_at_once(
