@@ -88,7 +88,7 @@ def _status(harness: Harness, instance: Instance) -> InstanceStatus:
 
 def test_a_release_is_heard_far_behind(harness: Harness) -> None:
     """With a long backlog and at full load, new events do not wait for the requests before them."""
-    harness.release(store_bundle(harness.store, harness.model, 1.0, layers=400))
+    harness.release(store_bundle(harness.store, harness.model, 1.0, layers=200))
     harness.send(BACKLOG)
     digests = [store_bundle(harness.store, harness.model, slope) for slope in (2.0, 3.0, 4.0)]
     instance = harness.start()

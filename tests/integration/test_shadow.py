@@ -229,7 +229,7 @@ def test_rows_that_a_shadow_cannot_answer_are_counted(harness: Harness) -> None:
 def test_a_slow_shadow_sheds_and_ends_without_delay(harness: Harness) -> None:
     """The champion answers everything; what the shadow leaves out is counted; a stop is a stop."""
     _champion(harness, CONSUMER__SHADOW_QUEUE_KILOBYTES="64")
-    version = _shadow(harness, 2.0, layers=1_000)
+    version = _shadow(harness, 2.0, layers=500)
 
     def shed() -> int:
         tally = _tallies(harness).get((version, Variant.SHADOW))
