@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from adapters.topics import create_topics
+from modelwire.demo.cli import DATASET
 from modelwire.localstack.stack_info import read_stack
 from tests.conftest import RunningStack
+from tests.unit.trainer_panels import dataset_in
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -126,8 +128,10 @@ def assert_a_shadow_and_a_canary(result: dict[str, Any]) -> None:
 
 def test_an_interrupt_stops_all_that_the_demo_started(tmp_path: Path) -> None:
     """Ctrl-C in the middle of a canary: exit 130; no consumer, no controller, no server and no
-    traceback are left."""
+    traceback are left. The models are of a small panel, which lies where the demo looks first."""
     state_dir = tmp_path / "state"
+    (tmp_path / DATASET.parent).mkdir()
+    dataset_in(tmp_path / DATASET.parent).path.rename(tmp_path / DATASET)
     with demo(tmp_path, "--state-dir", str(state_dir)) as process:
         deadline = time.monotonic() + LIMIT_SECONDS
         while "canary: 10% of the keys" not in (tmp_path / "err").read_text():
