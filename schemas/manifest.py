@@ -78,7 +78,10 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Pin(msgspec.Struct, frozen=True):
-    """What a data version control system (DVC) said of a source: its MD5, and the pin's file name."""
+    """What a data version control system (DVC) said of a source: its MD5, and the pin's file name.
+
+    Where a folder that holds the source is pinned, it is the folder's MD5, which ends in ``.dir``.
+    """
 
     md5: str
     path: str

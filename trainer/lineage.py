@@ -5,7 +5,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from schemas.manifest import Lineage, Source
+from schemas.manifest import Lineage, Pin, Source
 from schemas.manifest import Recipe as RecipeRecord
 from trainer.dataset import Dataset, DatasetFile
 from trainer.estimator import Fitted
@@ -59,7 +59,7 @@ def _source(file: SourceFile, dataset: Dataset) -> Source:
         size=file.size,
         licence=dataset.licence,
         attribution=dataset.attribution,
-        pin=file.pin,
+        pin=None if file.pin is None else Pin(file.pin.md5, file.pin_name),
     )
 
 

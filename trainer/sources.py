@@ -7,15 +7,14 @@ Rules:
 2. Each file is read once from end to end, a block at a time, for its SHA-256 and its size. Who has
    read its content afterwards asks ``Sources.check_unchanged``, so that what was digested is what
    was trained on.
-3. Where a pin of DVC (``sales.csv.dvc``) lies beside a file, the file must be what it pins. A pin of
-   a whole folder is refused: it says nothing about the one file that is read.
-
-Pins of objects in a bucket are not looked for. Format of a pin:
-https://dvc.org/doc/user-guide/project-structure/dvc-files
+3. A file that DVC pins (``trainer.pins``) must be what is pinned. Where its folder is pinned, that folder
+   must be, and all of its files are read. For objects no pin is looked for: DVC keeps its pins in the
+   repository, never in the bucket.
 """
 
 import glob
 import hashlib
+import os
 import re
 import tempfile
 from collections import Counter
@@ -25,12 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import yaml
-
 from adapters.object_store import S3Settings
 from schemas.errors import ModelwireError, NotFound, UsageProblem
-from schemas.manifest import Pin
 from trainer.dataset import DatasetFile
+from trainer.pins import Pin, Pins, folder_md5
 
 if TYPE_CHECKING:
     from adapters.s3_files import S3Files
@@ -45,8 +42,8 @@ class SourceFile:
 
     ``name`` is what the lineage calls it: the path below the dataset's folder, or the address of an
     object; of a file elsewhere the bare name, with as many folders before it as tell it from the other
-    sources. ``shown`` is what messages call it. ``state`` is what
-    the file system said of it when it was digested.
+    sources. ``shown`` is what messages call it. ``state`` is what the file system said of it when it was
+    digested. ``md5`` is known where there is a pin.
     """
 
     name: str
@@ -56,11 +53,19 @@ class SourceFile:
     size: int
     state: tuple[int, int, int]
     pin: Pin | None = None
+    md5: str = ""
+
+    @property
+    def pin_name(self) -> str:
+        """What the lineage calls the file with the pin, named as the source is; empty without one."""
+        if self.pin is None:
+            return ""
+        way = os.path.relpath(self.pin.file, os.path.abspath(self.path.parent))
+        return Path(os.path.normpath(Path(self.name).parent / way)).as_posix()
 
     def called(self, name: str) -> Self:
         """The same file, and its pin, by another name."""
-        pin = None if self.pin is None else Pin(self.pin.md5, f"{name}.dvc")
-        return replace(self, name=name, pin=pin)
+        return replace(self, name=name)
 
 
 Files = tuple[SourceFile, ...]
@@ -128,7 +133,7 @@ def open_sources(file: DatasetFile, s3: S3Settings | None = None) -> Iterator[So
     dataset = file.dataset
     with ExitStack() as stack:
         finder = _Finder(file, s3 or S3Settings(), stack)
-        yield Sources(
+        found = Sources(
             panel=finder.files(dataset.source, "source"),
             attributes=tuple(
                 finder.files(each.source, "attributes", str(position), "source")
@@ -143,7 +148,9 @@ def open_sources(file: DatasetFile, s3: S3Settings | None = None) -> Iterator[So
             traffic=(
                 finder.files(dataset.traffic.source, "traffic", "source") if dataset.traffic else ()
             ),
-        ).told_apart(file.root)
+        )
+        _check_folders(found)
+        yield found.told_apart(file.root)
 
 
 class _Finder:
@@ -154,6 +161,7 @@ class _Finder:
         self._s3 = s3
         self._stack = stack
         self._found: dict[str, SourceFile] = {}
+        self._pins = Pins()
 
     def files(self, where: tuple[str, ...], *setting: str) -> Files:
         """The files of a source, which the key ``setting`` of the dataset names."""
@@ -188,7 +196,7 @@ class _Finder:
         if (shown := str(path)) not in self._found:
             inside = path.is_relative_to(self._file.root)
             name = path.relative_to(self._file.root).as_posix() if inside else path.name
-            self._found[shown] = _digested(name, shown, path, pin=_pin_of(path, name))
+            self._found[shown] = _digested(name, shown, path, pin=self._pins.of(path))
         return self._found[shown]
 
     def _objects(self, address: str, setting: tuple[str, ...]) -> list[SourceFile]:
@@ -245,14 +253,20 @@ def _digested(name: str, shown: str, path: Path, *, pin: Pin | None) -> SourceFi
                     md5.update(block)
     except OSError as error:
         raise ModelwireError(f"{shown} cannot be read: {error}") from error
-    if pin and md5.hexdigest() != pin.md5:
-        raise ModelwireError(
-            f"{shown} is not the data that {shown}.dvc pins: its MD5 is {md5.hexdigest()} "
-            f"({size:,} bytes), the pin says {pin.md5}",
-            hint=f"`dvc checkout {path.name}` brings the pinned data, `dvc add` pins what is there",
-        )
+    if pin and not pin.is_folder and md5.hexdigest() != pin.md5:
+        raise pin.mismatch(shown, f"its MD5 is {md5.hexdigest()} ({size:,} bytes)")
     digest = f"sha256:{sha256.hexdigest()}"
-    return SourceFile(name, shown, path, digest, size, state, pin)
+    return SourceFile(name, shown, path, digest, size, state, pin, md5.hexdigest() if pin else "")
+
+
+def _check_folders(sources: Sources) -> None:
+    """Raises ModelwireError where a pinned folder that holds a source is not what is pinned."""
+    known = {Path(os.path.abspath(each.path)): each.md5 for each in sources.all if each.md5}
+    for pin in dict.fromkeys(each.pin for each in sources.all):
+        if pin is not None and pin.is_folder:
+            md5, count = folder_md5(pin.target, known)
+            if md5 != pin.md5:
+                raise pin.mismatch(str(pin.target), f"its {count:,} files have the MD5 {md5}")
 
 
 def _is_outside(file: SourceFile, root: Path) -> bool:
@@ -265,34 +279,6 @@ def _state(path: Path) -> tuple[int, int, int]:
     except OSError as error:
         raise ModelwireError(f"{path} cannot be read: {error}") from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _pin_of(path: Path, name: str) -> Pin | None:
-    """The pin beside a file, None where there is none. Raises ModelwireError for an unusable one."""
-    folder = path.absolute().parent
-    if folder.name and (above := folder.with_name(f"{folder.name}.dvc")).is_file():
-        raise ModelwireError(
-            f"{above} pins a whole folder, which cannot be checked for {path}",
-            hint=f"pin the file itself: `dvc add {name}`",
-        )
-    pin = path.with_name(f"{path.name}.dvc")
-    if not pin.is_file():
-        return None
-    try:
-        outs = yaml.safe_load(pin.read_text(encoding="utf-8"))["outs"]
-        found = next(out for out in outs if out["path"] == path.name)
-        md5 = found["md5"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
-        raise ModelwireError(
-            f"{pin} is no pin of {path.name}: it lists no `outs` with that path and an md5",
-            hint=f"write it again: `dvc add {path.name}`",
-        ) from error
-    if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}", md5):
-        raise ModelwireError(
-            f"{pin} pins {path.name} by {md5!r}, which is no MD5 of a file",
-            hint=f"write it again: `dvc add {path.name}`",
-        )
-    return Pin(md5=md5, path=f"{name}.dvc")
 
 
 def _pattern_of(pattern: str) -> re.Pattern[str]:

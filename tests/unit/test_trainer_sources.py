@@ -102,7 +102,7 @@ def test_files_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
         "q.csv",
     ]
     assert found[1].pin is not None
-    assert found[1].pin.path == "north/2023/p.csv.dvc"
+    assert found[1].pin_name == "north/2023/p.csv.dvc"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_data_as_pinned_are_read_and_the_pin_is_noted(tmp_path: Path) -> None:
     pin(path, md5_of(path))
     [found] = files_of(file)
     assert found.pin is not None
-    assert (found.pin.md5, found.pin.path) == (md5_of(path), "panel.csv.dvc")
+    assert (found.pin.md5, found.pin_name) == (md5_of(path), "panel.csv.dvc")
     assert panel_of(file).keys.series == 3
 
 
@@ -174,20 +174,6 @@ def test_pin_that_says_nothing_of_the_file_is_refused(tmp_path: Path, content: s
     file = few_in(tmp_path)
     (tmp_path / "panel.csv.dvc").write_text(content)
     with pytest.raises(ModelwireError, match=r"panel.csv.dvc is no pin of panel.csv"):
-        files_of(file)
-
-
-def test_pin_of_a_folder_is_refused(tmp_path: Path) -> None:
-    """Whether it pins the file's own folder, or takes the file for a folder."""
-    (tmp_path / "parts").mkdir()
-    write_csv(tmp_path / "parts" / "1.csv", small_columns())
-    file = with_source(tmp_path, '"parts/*.csv"')
-    (tmp_path / "parts.dvc").write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: parts\n")
-    with pytest.raises(ModelwireError, match=r"parts.dvc pins a whole folder, which cannot be"):
-        files_of(file)
-    (tmp_path / "parts.dvc").unlink()
-    pin(tmp_path / "parts" / "1.csv", f"{'0' * 32}.dir")
-    with pytest.raises(ModelwireError, match=r"pins 1.csv by '0+.dir', which is no MD5 of a file"):
         files_of(file)
 
 
