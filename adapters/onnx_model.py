@@ -204,7 +204,8 @@ def whole_model(content: bytes) -> WholeModel:
         elif part.external_data or part.data_location == onnx.TensorProto.EXTERNAL:
             raise ModelwireError(
                 f"the model keeps tensor {part.name!r} outside its own bytes",
-                hint="save it as one file (onnx.save with save_as_external_data=False)",
+                hint="save it as one file: torch.onnx.export with external_data=False, or onnx.save with "
+                "save_as_external_data=False",
             )
     graph = Graph(
         ir_version=model.ir_version,

@@ -7,6 +7,7 @@ under ``sales`` what the training library itself predicts for them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ default = 0
 description = "Units that will be sold"
 unit = "pieces"
 """
+
+TORCH_INPUTS = {"recent": ["lag_7", "mean_28"], "offer": ["price", "promo"]}
+
+TORCH_CONTRACT = MATRIX_CONTRACT.replace(
+    '[matrix.input]\ncolumns = ["lag_7", "mean_28", "price", "promo"]\n',
+    '[matrix.recent]\ncolumns = ["lag_7", "mean_28"]\n\n[matrix.offer]\ncolumns = ["price", "promo"]\n',
+)
 
 COLUMNS_CONTRACT = """\
 model = "{model}"
@@ -204,6 +212,18 @@ def _matrix_model(
 ) -> Exported:
     golden = frame[NUMBERS].assign(sales=predict(frame))
     return Exported(converted.SerializeToString(), MATRIX_CONTRACT, golden, predict)
+
+
+def torch_model() -> Exported:
+    """A PyTorch network by PyTorch's exporter, made by ``tests/fixtures/torch/make.py``: two matrices."""
+    folder = Path(__file__).parent / "fixtures" / "torch"
+    golden = pd.read_csv(folder / "golden.csv", dtype=np.float32)
+    return Exported(
+        (folder / "network.onnx").read_bytes(),
+        TORCH_CONTRACT,
+        golden,
+        lambda rows: golden["sales"].to_numpy()[rows.index],
+    )
 
 
 def linear_graph(

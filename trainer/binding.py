@@ -224,7 +224,7 @@ class _Binder:
             self._say(
                 key,
                 f"fills {given}, whose number of rows is fixed; export the graph with a first "
-                "dimension of any size (torch: dynamic_axes, others: None or a name)",
+                "dimension of any size (torch.onnx.export: dynamic_shapes, others: None or a name)",
             )
             return None
         return given

@@ -1,4 +1,4 @@
-"""Models that LightGBM, XGBoost and scikit-learn trained and their converters exported, in service."""
+"""Models that other tools trained and their converters exported, in service."""
 
 import json
 import re
@@ -25,6 +25,7 @@ from tests.foreign_models import (
     misrounded_model,
     pipeline_model,
     shop,
+    torch_model,
     xgboost_model,
 )
 from tests.shell import ROOT, commands_in
@@ -36,6 +37,7 @@ MODELS: dict[str, Callable[[], Exported]] = {
     "lightgbm": lightgbm_model,
     "xgboost": xgboost_model,
     "pipeline": pipeline_model,
+    "torch": torch_model,
 }
 
 ASKED = 200
@@ -74,8 +76,8 @@ def requests_of(name: str, frame: pd.DataFrame) -> list[bytes | None]:
 
 
 @pytest.mark.stack
-def test_models_of_three_tools_answer_one_after_the_other(harness: Harness) -> None:
-    """A consumer swaps from LightGBM to XGBoost to a pipeline, and answers what each library predicts."""
+def test_models_of_four_tools_answer_one_after_the_other(harness: Harness) -> None:
+    """A consumer swaps from each tool's model to the next, and answers what that library predicts."""
     started = False
     for version, (name, train) in enumerate(MODELS.items(), start=1):
         exported = train()
