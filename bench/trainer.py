@@ -4,14 +4,17 @@
 
 - ``strangers``: panels that nobody tuned for, made from five seeds: other keys, no promotions, closed on
   Sundays and holidays, a configuration of nine lines. Beside lag-7 and mean-28-log.
-- ``long``: five years of 500 series with a season and a trend. Beside the same day a year ago (lag-364)
-  and the mean of the same weekday's last four weeks. With the generator's usual noise even who knows
-  every mean, but not which items will be out of stock, is only 17 % below those weekdays, so the limit
-  is for a calmer panel (there 27 %).
+- ``long``: five years of 500 series with a season and a trend, with the generator's usual noise and with
+  a fifth of it. Beside the same day a year ago (lag-364), the mean of the same weekday's last four weeks,
+  and the floor: the error of who knows the generator's mean of every day to come, but not what chance
+  and empty shelves make of it. Where that floor itself is not 20 % below a baseline, no model can be, and
+  the limit is a share of the way from the baseline to the floor.
 - ``closed``: a panel that is closed on Sundays and holidays, beside the same one that never closes.
 - ``uci``: the retail panel that the project ships, with the log loss and with the count loss.
-- ``large``: 200,000 series: bytes of the model, and microseconds a row.
-- ``favorita``: the excerpt, where ``--data`` names its folder, at two cutoffs.
+- ``sizes``: 1,782 generated series with all side tables, and 200,000: bytes of the model, and
+  microseconds a row.
+- ``favorita``: the excerpt, where ``--data`` or ``FAVORITA_EXCERPT`` names its folder, at two cutoffs.
+  Without that it is skipped, and the last line says so.
 
 Microseconds are of the graph alone, in batches of 256 shuffled rows on one thread: the median of some
 rounds. CPU seconds are of the whole process, all threads. Exits with 1 where a limit is not kept.
@@ -33,11 +36,11 @@ import numpy as np
 
 from adapters.onnx_model import load_onnx_model
 from trainer.bundle import stand_ins
-from trainer.chain import Closed, Design, Layout
+from trainer.chain import Closed, Design, Layout, World
 from trainer.dataset import OUTPUTS, DatasetFile, LossChoice, load_dataset
 from trainer.estimator import Forecaster, Loss, Preset, Recipe, fit
 from trainer.evaluation import HeldOut, held_out, interval_scores, scores
-from trainer.generator import generate
+from trainer.generator import generate, item_number
 from trainer.graph import export
 from trainer.keys import Floats, Ints, Keys
 from trainer.panel import Panel
@@ -68,6 +71,15 @@ BATCH, ROUNDS = 256, 30
 
 LARGE_SHAPE = 400, 500
 """Keys of the large panel: all pairs are series."""
+
+GAIN = 0.2
+"""By how much of a baseline's RMSLE a long panel's is to be lower, where that is possible."""
+
+WAY = 0.85
+"""Share of the way from a baseline to the floor, where it is not."""
+
+DRAWS = 200
+"""Draws of a day's chance, of which the floor is the mean: its own error is a twentieth of one draw's."""
 
 Limit = tuple[str, bool]
 """What was asked for, and whether it was kept."""
@@ -145,17 +157,59 @@ def strangers(folder: Path) -> Iterator[Limit]:
 
 def long(folder: Path) -> Iterator[Limit]:
     """Years of a season and a trend."""
-    recipe = Design(series=500, days=1_826, seed=1, horizon=28, noise=0.2, yearly=0.6, trend=0.15)
-    result = train(*made(folder / "long", recipe))
+    for noise in (0.2, 1.0):
+        design = Design(
+            series=500, days=1_826, seed=1, horizon=28, noise=noise, yearly=0.6, trend=0.15
+        )
+        result = train(*made(folder / f"{noise}", design))
+        panel, held = result.panel, result.held
+        ours, floor = result.metrics["rmsle"], floor_of(design, result)
+        year = panel.units[held.series, panel.cutoff + held.steps - 364].astype(np.float64)
+        others = {"lag-364": year, "same weekday, 4 weeks": same_weekdays(panel, held)}
+        print(
+            f"noise {noise}: RMSLE {ours:.4f}, floor {floor:.4f}; coverage "
+            f"{result.metrics['coverage']:.1%} in {result.cpu_seconds:.0f} s of CPU, {describe(result)}"
+        )
+        for name, predicted in others.items():
+            theirs = result.rmsle(predicted)
+            share = (theirs - ours) / (theirs - floor)
+            print(
+                f"{name:>22} {theirs:.4f}   ours is {ours / theirs - 1:+.1%}, the floor "
+                f"{floor / theirs - 1:+.1%}: {share:.0%} of the way",
+                flush=True,
+            )
+            if floor <= (1 - GAIN) * theirs:
+                yield f"noise {noise}: {GAIN:.0%} below {name}", ours <= (1 - GAIN) * theirs
+            else:
+                yield f"noise {noise}: {WAY:.0%} of the way from {name} to the floor", share >= WAY
+
+
+def floor_of(design: Design, result: Result) -> float:
+    """The RMSLE of who knows the mean and the spread of every held-out day of a generated panel.
+
+    Such a forecast is the expectation of ``log1p`` of what chance makes of the mean, less one factor
+    for items that are out of stock, which is fitted to the held-out days themselves: so it is a bound.
+    """
+    world, random = World(design), np.random.default_rng(0)
+    expected = np.empty((design.series, design.horizon))
+    done = 0
+    for block in world.blocks():
+        mean = block.mean[:, -design.horizon :]
+        shape = world.dispersion[world.family[block.item], None, None]
+        rates = mean[:, :, None] * random.gamma(shape, 1 / shape, (*mean.shape, DRAWS))
+        logs = np.log1p(random.poisson(rates)).mean(axis=2)
+        expected[done : done + len(logs)] = logs
+        done += len(logs)
     panel, held = result.panel, result.held
-    ours = result.metrics["rmsle"]
-    year = panel.units[held.series, panel.cutoff + held.steps - 364].astype(np.float64)
-    others = {"lag-364": year, "same weekday, 4 weeks": same_weekdays(panel, held)}
-    print(f"RMSLE {ours:.4f} in {result.cpu_seconds:.0f} s of CPU, {describe(result)}")
-    for name, predicted in others.items():
-        theirs = result.rmsle(predicted)
-        print(f"{name:>22} {theirs:.4f}   ours is {ours / theirs - 1:+.1%}", flush=True)
-        yield f"20 % below {name}", ours <= 0.8 * theirs
+    stores, items = (
+        np.array(values)[codes]
+        for values, codes in zip(panel.keys.vocabulary, panel.keys.codes, strict=True)
+    )
+    numbers = item_number(np.arange(world.items))  # rising
+    known = expected[np.searchsorted(numbers, items) * world.stores + stores - 1]
+    known = known[held.series, held.steps - 1]
+    factor = (known * np.log1p(held.actual)).sum() / (known**2).sum()
+    return result.rmsle(np.expm1(factor * known))
 
 
 def same_weekdays(panel: Panel, held: HeldOut) -> Floats:
@@ -227,14 +281,40 @@ def uci(folder: Path) -> Iterator[Limit]:
             yield "|bias| ≤ .05 and WAPE < 1.10", abs(ours["bias"]) <= 0.05 and ours["wape"] < 1.10
 
 
-def large(folder: Path) -> Iterator[Limit]:
-    """The tables of 200,000 series under trees that were trained on some of their rows."""
+def sizes(folder: Path) -> Iterator[Limit]:
+    """What a model weighs and takes: all side tables, then very many series."""
+    panel, _ = made(folder / "shops", Design(series=1_782, days=420, seed=1))
+    size, took = weighed(panel)
+    yield "1,782 series ≤ 1 MB", size <= 1
+    yield "1,782 series ≤ 4 µs a row", took <= 4
+    size, _ = weighed(large_panel())
+    yield "200,000 series ≤ 30 MB", size <= 30
+
+
+def weighed(panel: Panel) -> tuple[float, float]:
+    """Megabytes and microseconds a row of a panel's model, without a backtest."""
+    began = time.process_time()
+    fitted = fit(panel, Recipe(Preset.FULL, Loss.LOG1P, PACES[0], seed=0))
+    widths = np.tile(np.array([-1, 1], dtype=np.float32), (panel.horizon, 1))
+    forecaster = fitted.forecaster(Spread(scale_of(fitted.past), widths))
+    content = export(forecaster, "day")
+    size, took = len(content) / 1e6, microseconds(forecaster, panel, content)
+    print(
+        f"{panel.keys.series:,} series: {size:.2f} MB, {took:.1f} µs a row, "
+        f"{time.process_time() - began:.0f} s of CPU",
+        flush=True,
+    )
+    return size, took
+
+
+def large_panel() -> Panel:
+    """200,000 series of 70 days, all pairs of two keys."""
     shops, items = LARGE_SHAPE
     codes: Ints = np.asarray(np.divmod(np.arange(shops * items), items), dtype=np.int64)
     names = (tuple(f"s{i:04d}" for i in range(shops)), tuple(f"i{i:06d}" for i in range(items)))
     generator = np.random.default_rng(0)
     mean = np.exp(generator.normal(1.5, 1.0, (codes.shape[1], 1)))
-    panel = Panel(
+    return Panel(
         keys=Keys(("shop", "item"), names, codes),
         units=generator.poisson(mean, (codes.shape[1], 70)).astype(np.float32),
         first_day=19_723,
@@ -242,19 +322,6 @@ def large(folder: Path) -> Iterator[Limit]:
         horizon=16,
         unit_share=float("nan"),
     )
-    began = time.process_time()
-    fitted = fit(panel, Recipe(Preset.FULL, Loss.LOG1P, PACES[0], seed=0))
-    spread = Spread(scale_of(fitted.past), np.tile(np.array([-1, 1], dtype=np.float32), (16, 1)))
-    forecaster = fitted.forecaster(spread)
-    content = export(forecaster, "day")
-    size = len(content) / 1e6
-    took = microseconds(forecaster, panel, content)
-    print(
-        f"{panel.keys.series:,} series: {size:.1f} MB, {took:.1f} µs a row, "
-        f"{time.process_time() - began:.0f} s of CPU",
-        flush=True,
-    )
-    yield "200,000 series ≤ 30 MB", size <= 30
 
 
 def favorita(folder: Path) -> Iterator[Limit]:
@@ -336,7 +403,7 @@ PANELS: dict[str, Callable[[Path], Iterator[Limit]]] = {
     "long": long,
     "closed": closed,
     "uci": uci,
-    "large": large,
+    "sizes": sizes,
     "favorita": favorita,
 }
 
@@ -345,8 +412,9 @@ PANELS: dict[str, Callable[[Path], Iterator[Limit]]] = {
 @click.option("--only", multiple=True, type=click.Choice(list(PANELS)), help="These panels alone.")
 @click.option(
     "--data",
+    envvar="FAVORITA_EXCERPT",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder of the Favorita excerpt's files.",
+    help="Folder of the Favorita excerpt's files.  [env var: FAVORITA_EXCERPT]",
 )
 def main(only: tuple[str, ...], data: Path | None) -> None:
     """Train on each panel and print what came of it."""
@@ -362,7 +430,14 @@ def main(only: tuple[str, ...], data: Path | None) -> None:
                 data if name == "favorita" and data else Path(folder)
             ):
                 (kept if is_kept else missed).append(f"{name}: {limit}")
-    print(json.dumps({"kept": kept, "missed": missed}), flush=True)
+    skipped = [name for name in PANELS if name not in chosen]
+    print(json.dumps({"kept": kept, "missed": missed, "skipped": skipped}), flush=True)
+    if "favorita" in skipped and not only:
+        print(
+            "NOT MEASURED: favorita, whose limits are RMSLE .397 and .432. Its data are not part of the "
+            "project: name their folder by --data or FAVORITA_EXCERPT",
+            file=sys.stderr,
+        )
     if missed:
         sys.exit(f"error: limits that were not kept: {'; '.join(missed)}")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from schemas.errors import UsageProblem
 from trainer.cells import FIRST_DATE, LAST_DATE
-from trainer.keys import Ints
+from trainer.keys import Floats, Ints
 from trainer.panel import MIN_HISTORY, Flags, day_of, number_of, weekday
 from trainer.span import MAX_DAYS
 
@@ -187,7 +187,8 @@ class World:
         logs += self.slope[item, None] * years + self.uplift[item, None] * promoted
         logs += self.payday + 0.25 * self.national + 0.15 * self.local[store]
         spread = np.broadcast_to(self.dispersion[family, None], shape)
-        units = random.poisson(np.exp(logs) * random.gamma(spread) / spread)
+        mean = np.exp(logs)
+        units = random.poisson(mean * random.gamma(spread) / spread)
         units[_runs(random, shape, share_begun=0.004 * self.design.noise, longest=6)] = (
             0  # out of stock
         )
@@ -195,7 +196,7 @@ class World:
         promoted[:, self.closed] = False
         begins = np.minimum(self.begins[item] + random.integers(0, 3, len(series)), shape[1] - 1)
         begins[self.begins[item] == 0] = 0
-        return Block(item, store, units, promoted, np.arange(shape[1]) >= begins[:, None])
+        return Block(item, store, units, promoted, np.arange(shape[1]) >= begins[:, None], mean)
 
     def _local_flags(self) -> Flags:
         day = np.asarray([_day_of_year(day) for day in self.days.tolist()])
@@ -212,6 +213,8 @@ class Block:
     promoted: Flags
     listed: Flags
     """Whether there is a row: from the day that an item is new."""
+    mean: Floats
+    """Units expected of an item that is in stock, in a shop that is open."""
 
 
 def _runs(

@@ -83,7 +83,7 @@ def _table(world: World, block: Block) -> pa.Table:
         columns = {
             "date": dates,
             "store_nbr": pa.array((store + 1).astype(np.int32)),
-            "item_nbr": pa.array(_item_number(item).astype(np.int32)),
+            "item_nbr": pa.array(item_number(item).astype(np.int32)),
             "unit_sales": units,
             "onpromotion": pa.array(block.promoted[rows, days]),
         }
@@ -99,7 +99,8 @@ def _table(world: World, block: Block) -> pa.Table:
     return pa.table(columns)
 
 
-def _item_number(item: Ints) -> Ints:
+def item_number(item: Ints) -> Ints:
+    """The number of items in the competition's layout, by their position."""
     return 96_995 + 7 * item
 
 
@@ -123,7 +124,7 @@ def _write_side_tables(world: World, folder: Path) -> None:
     _write_csv(
         folder / "items.csv",
         ["item_nbr", "family", "perishable"],
-        [(_item_number(np.asarray(i)), *family) for i, family in enumerate(families)],
+        [(item_number(np.asarray(i)), *family) for i, family in enumerate(families)],
     )
     _write_csv(
         folder / "holidays_events.csv",
