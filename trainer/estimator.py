@@ -11,7 +11,8 @@ Rules:
 3. A share of the rows stands for keys that training does not know: such a row is answered from a
    cold row, so that unknown keys at serving time are nothing new to the regressor.
 4. Rows are sampled to a budget by a seeded generator: same panel, same seed, same forecaster.
-5. A number that no training row has a value of teaches nothing: the regressor splits nowhere on it, and
+5. What was learned is rounded to numbers that add up exactly (``trainer.sums``).
+6. A number that no training row has a value of teaches nothing: the regressor splits nowhere on it, and
    answers as if a request left it out.
 
 ``Forecaster.predict`` is the Python pipeline from raw request fields to answers. It is what the
@@ -50,6 +51,7 @@ from trainer.requests import Forecasts, Requests
 from trainer.season import LEAST_DAYS, LEAST_PANEL
 from trainer.spread import Spread
 from trainer.structural import Pace
+from trainer.sums import make_exact
 
 MIN_PAST = 14
 """Fewest days before an origin."""
@@ -298,6 +300,7 @@ def _fit_regressor(
     # Boosted trees have no bins for a column of missing values alone; a constant they never split on.
     matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
     regressor.fit(matrix, target, sample_weight=np.concatenate(weights))
+    make_exact(regressor)
     return regressor
 
 

@@ -2,8 +2,11 @@
 
 It says in ONNX what ``Forecaster.predict`` says in numpy, in the same order: values to codes
 (LabelEncoder, unknown values last), codes to a row (LabelEncoder again; a combination that is not known
-falls to a cold row), date to step and weekday, a Gather for each lookup, the regressor's own node as
-skl2onnx writes it, back from logs to units, and the interval beside them.
+falls to a cold row), date to step and weekday, a Gather for each lookup, the trees' own node as skl2onnx
+writes it or a MatMul with the coefficients, back from logs to units, and the interval beside them.
+
+The base and the trees add up exactly in float32 (``trainer.history``, ``trainer.sums``). Coefficients
+and all that follows are float64 as in numpy; only the answer is rounded.
 
 Inputs, each ``[N]``: each key as strings or int64, the date as int64 days since 1970-01-01, flags as
 bool, numbers as float32 (NaN where missing). Outputs, each ``[N]``: ``sales``, ``sales_p10`` and
@@ -38,7 +41,7 @@ from trainer.history import (
     has_base,
     key_axis,
 )
-from trainer.keys import Float32s, KeyKind, Keys
+from trainer.keys import Float32s, Floats, KeyKind, Keys
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8
@@ -49,6 +52,11 @@ NARROW = 32
 
 LEAST_NARROW = 4_096
 """Smaller tables stay float32: the two nodes that widen an int16 would cost more than they save."""
+
+TREES = "regressor"
+COEFFICIENTS, INTERCEPT = "regressor/coefficients", "regressor/intercept"
+QUANTILES = "spread/quantiles/values"
+"""The node of the trees, and the constants that a refresh takes over (``trainer.lifted``)."""
 
 _PASSING_NODES = {"Cast", "Identity", "Reshape"}
 """Nodes that skl2onnx may put around the regressor's and that change no value here."""
@@ -98,9 +106,16 @@ class _Graph:
     def floats(self, name: str, value: Any) -> str:
         return self.constant(name, np.asarray(value, dtype=np.float32))
 
+    def doubles(self, name: str, value: Any) -> str:
+        return self.constant(name, np.asarray(value, dtype=np.float64))
+
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
+
+    def wide(self, tensor: str, name: str) -> str:
+        """The same values in float64."""
+        return self.node("Cast", [tensor], name, to=TensorProto.DOUBLE)
 
     def index(self, name: str, parts: Sequence[tuple[str, int]]) -> str:
         """The row-major index of (tensor, size of its axis) parts."""
@@ -238,24 +253,20 @@ def _with_offsets(graph: _Graph, lookup: Lookup, values: str, base: str | None) 
 def _sales(
     graph: _Graph, forecaster: Forecaster, features: str, base: str | None
 ) -> tuple[str, str]:
-    """Forecasts as log(1 + units) and as units, both ``[N, 1]`` and at least 0."""
-    zero = graph.floats("logs/zero", [[0.0]])
-    one = graph.floats("units/one", [[1.0]])
+    """Forecasts as log(1 + units) and as units, both ``[N, 1]`` float64 and at least 0."""
+    zero = graph.doubles("logs/zero", [[0.0]])
+    one = graph.doubles("units/one", [[1.0]])
+    if base is not None:
+        base = graph.wide(base, "base/wide")
     if forecaster.regressor is None:
         assert base is not None, "a forecaster without a regressor has a base"
         logs = graph.node("Max", [base, zero], "logs/positive")
         return logs, _units(graph, logs, SALES)
-    node = _regressor_node(forecaster.regressor, len(forecaster.features))
-    node.input[:] = [features]
-    node.output[:] = ["regressor/out"]
-    node.name = "regressor"
-    graph.nodes.append(node)
+    logs = _learned(graph, forecaster.regressor, features, len(forecaster.features))
     if forecaster.loss is Loss.COUNT:
-        # Counts as they are: to logs and back again would cost a rounding of each.
-        counts = graph.node("Exp", ["regressor/out"], "counts/units")
+        counts = graph.node("Exp", [logs], "counts/units")
         grown = graph.node("Add", [counts, one], "counts/plus-one")
         return graph.node("Log", [grown], "logs/positive"), counts
-    logs = "regressor/out"
     if base is not None:
         logs = graph.node("Add", [base, logs], "logs/sum")
     logs = graph.node("Max", [logs, zero], "logs/positive")
@@ -269,7 +280,7 @@ def _answers(
     graph.ints("units/axis", [1])
     opened = None
     if forecaster.closed:
-        shut = graph.node("Cast", [forecaster.closed], "closed/cast", to=TensorProto.FLOAT)
+        shut = graph.wide(forecaster.closed, "closed/wide")
         opened = graph.node(
             "Sub", ["units/one", graph.column("closed/number", shut)], "closed/opened"
         )
@@ -277,7 +288,11 @@ def _answers(
     spread = forecaster.spread
     scale = graph.rows_of("spread/scale", spread.scale[:, None], axes[SERIES])
     quantiles = graph.rows_of("spread/quantiles", spread.quantiles, axes[STEP])
-    widths = graph.node("Mul", [scale, quantiles], "spread/widths")
+    wide = [
+        graph.wide(scale, "spread/scale/float64"),
+        graph.wide(quantiles, "spread/quantiles/float64"),
+    ]
+    widths = graph.node("Mul", wide, "spread/widths")
     for position, name in enumerate((SALES_P10, SALES_P90)):
         column = graph.ints(f"spread/{name}/place", [position])
         width = graph.node("Gather", [widths, column], f"spread/{name}/width", axis=1)
@@ -296,18 +311,46 @@ def _answer(graph: _Graph, units: str, opened: str | None, name: str) -> None:
     """Writes an output, ``[N]``."""
     if opened is not None:
         units = graph.node("Mul", [units, opened], f"{name}/opened")
-    graph.node("Squeeze", [units, "units/axis"], name)
+    flat = graph.node("Squeeze", [units, "units/axis"], f"{name}/flat")
+    graph.node("Cast", [flat], name, to=TensorProto.FLOAT)
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A linear model: scikit-learn's, or one of ``trainer.lifted``."""
+
+    @property
+    def coef_(self) -> Floats: ...
+
+    @property
+    def intercept_(self) -> float: ...
 
 
 @runtime_checkable
 class Written(Protocol):
-    """A regressor that is a node of ONNX already (``trainer.lifted``)."""
+    """Trees that are a node of ONNX already (``trainer.lifted``)."""
 
     @property
     def node(self) -> onnx.NodeProto: ...
 
 
-def _regressor_node(regressor: Regressor, features: int) -> Any:
+def _learned(graph: _Graph, regressor: Regressor, features: str, columns: int) -> str:
+    """What the regressor says of the features, ``[N, 1]`` float64."""
+    if isinstance(regressor, Linear):
+        coefficients = graph.doubles(COEFFICIENTS, np.reshape(regressor.coef_, (columns, 1)))
+        matrix = graph.wide(features, "matrix/wide")
+        product = graph.node("MatMul", [matrix, coefficients], "regressor/product")
+        intercept = graph.doubles(INTERCEPT, regressor.intercept_)
+        return graph.node("Add", [product, intercept], "regressor/wide")
+    node = _trees_node(regressor, columns)
+    node.input[:] = [features]
+    node.output[:] = ["regressor/out"]
+    node.name = TREES
+    graph.nodes.append(node)
+    return graph.wide("regressor/out", "regressor/wide")
+
+
+def _trees_node(regressor: Regressor, features: int) -> Any:
     """The one node that computes the regressor: its own, or lifted from skl2onnx's conversion.
 
     Raises RefusedByRule where there is no conversion, or it is not one such node: then a value would be

@@ -1,14 +1,15 @@
 """A lifted regressor: the regressor of a finished graph, taken out of it to serve under new tables.
 
-The node named ``regressor`` of a parent's ``model.onnx`` goes into the new graph byte for byte
-(``trainer.graph``), and ``predict`` says in numpy what it computes, so that parity and golden vectors
-have a Python pipeline here too. It does as the ONNX operators do:
+The node of the trees, or the constants of a linear model, go from a parent's ``model.onnx`` into the new
+graph byte for byte (``trainer.graph``), and ``predict`` says in numpy what they compute, so that parity
+and golden vectors have a Python pipeline here too. It does as the ONNX operators do:
 
 1. Trees (``TreeEnsembleRegressor``): a row goes to the true branch where its feature, in float32, is at
    most the node's value, and where it is NaN and the node says ``missing_value_tracks_true``.
-2. A linear model (``LinearRegressor``): the sum of coefficients times features, and the intercept.
-3. Sums are made in float64, in the order of the trees, without BLAS: its order depends on its threads.
-4. With the loss ``count`` the node predicts logs of counts, and the graph has the exponential behind it.
+2. A linear model: the sum of coefficients times features, and the intercept.
+3. Sums are made in float64, without BLAS: its order depends on its threads. They are exact in any order
+   (``trainer.sums``).
+4. With the loss ``count`` trees predict logs of counts, and the graph has the exponential behind them.
 
 What the node cannot be, since ``modelwire train`` writes no such nodes, is refused.
 """
@@ -24,12 +25,9 @@ from onnx import helper, numpy_helper
 
 from schemas.errors import UsageProblem
 from trainer.estimator import Loss
+from trainer.graph import COEFFICIENTS, INTERCEPT, QUANTILES, TREES
 from trainer.history import GRID
 from trainer.keys import Float32s, Floats, Ints
-
-REGRESSOR = "regressor"
-QUANTILES = "spread/quantiles/values"
-"""Names that ``trainer.graph`` gives to the node and to the constant."""
 
 CHUNK_CELLS = 2_000_000
 """Pairs of a row and a tree that are walked at once: some ten MB for each of the arrays."""
@@ -44,27 +42,51 @@ class Lifted:
     ``quantiles`` is ``[horizon, 2]``, as in ``trainer.spread``: they were calibrated with the regressor.
     """
 
-    regressor: "LiftedRegressor | None"
+    regressor: "LiftedTrees | LiftedLine | None"
     quantiles: Float32s
 
 
 def lift(content: bytes, loss: Loss) -> Lifted:
     """The parts of a ``model.onnx``. Raises UsageProblem where it is no graph of ``modelwire train``."""
     graph = onnx.load_model_from_string(content).graph
-    found = [node for node in graph.node if node.name == REGRESSOR]
-    quantiles = [each for each in graph.initializer if each.name == QUANTILES]
-    if len(found) > 1 or len(quantiles) != 1:
-        raise _foreign(f"it has {len(found)} nodes and {len(quantiles)} constants of the kind")
-    values = numpy_helper.to_array(quantiles[0])
+    constants = {each.name: each for each in graph.initializer}
+    trees = [node for node in graph.node if node.name == TREES]
+    line = [name for name in (COEFFICIENTS, INTERCEPT) if name in constants]
+    if QUANTILES not in constants or (len(trees), len(line)) not in ((0, 0), (1, 0), (0, 2)):
+        raise _foreign(
+            f"it has {len(trees)} nodes {TREES!r} and, of its constants, "
+            f"{', '.join([*line, *({QUANTILES} & constants.keys())]) or 'none'}"
+        )
+    values = numpy_helper.to_array(constants[QUANTILES])
     if values.dtype == np.int16:  # a long horizon's are narrow
         values = values.astype(np.float32) / np.float32(GRID)
-    regressor = LiftedRegressor(found[0], loss) if found else None
+    regressor: LiftedTrees | LiftedLine | None = None
+    if trees:
+        regressor = LiftedTrees(trees[0], loss)
+    elif line:
+        slopes, start = (numpy_helper.to_array(constants[name]) for name in line)
+        regressor = LiftedLine(slopes.ravel(), float(start))
     return Lifted(regressor, np.asarray(values, dtype=np.float32))
 
 
 @dataclass(frozen=True)
-class LiftedRegressor:
-    """A regressor that can be asked and written, and not fitted."""
+class LiftedLine:
+    """A linear model that can be asked and written, and not fitted; named as scikit-learn names them."""
+
+    coef_: Floats
+    intercept_: float
+
+    def predict(self, features: Float32s) -> Floats:
+        """Predictions ``[N]`` for features ``[N, k]``."""
+        total = np.full(len(features), self.intercept_)
+        for column, coefficient in enumerate(self.coef_):
+            total += features[:, column] * coefficient
+        return total
+
+
+@dataclass(frozen=True)
+class LiftedTrees:
+    """Trees that can be asked and written, and not fitted."""
 
     node: onnx.NodeProto
     loss: Loss
@@ -75,34 +97,13 @@ class LiftedRegressor:
         return np.exp(found) if self.loss is Loss.COUNT else found
 
     @cached_property
-    def _function(self) -> "_Trees | _Line":
+    def _function(self) -> "_Trees":
         attributes = {each.name: helper.get_attribute_value(each) for each in self.node.attribute}
-        kind = (self.node.domain, self.node.op_type)
         if attributes.get("post_transform", b"NONE") != b"NONE":
             raise _foreign(f"its regressor has the post_transform {attributes['post_transform']!r}")
-        if kind == ("ai.onnx.ml", "TreeEnsembleRegressor"):
-            return _Trees.of(attributes)
-        if kind == ("ai.onnx.ml", "LinearRegressor"):
-            return _Line.of(attributes)
-        raise _foreign(f"its regressor is a {self.node.op_type}")
-
-
-@dataclass(frozen=True)
-class _Line:
-    coefficients: Floats
-    intercept: float
-
-    @classmethod
-    def of(cls, attributes: dict[str, Any]) -> "_Line":
-        coefficients = _floats(attributes, "coefficients")
-        [intercept] = attributes.get("intercepts") or [0.0]
-        return cls(coefficients, float(np.float32(intercept)))
-
-    def predict(self, features: Float32s) -> Floats:
-        total = np.full(len(features), self.intercept)
-        for column, coefficient in enumerate(self.coefficients):
-            total += features[:, column] * coefficient
-        return total
+        if (self.node.domain, self.node.op_type) != ("ai.onnx.ml", "TreeEnsembleRegressor"):
+            raise _foreign(f"its regressor is a {self.node.op_type}")
+        return _Trees.of(attributes)
 
 
 @dataclass(frozen=True)

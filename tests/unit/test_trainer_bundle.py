@@ -44,6 +44,8 @@ from trainer.evaluation import Baseline, held_out
 from trainer.golden import TOLERANCE, check_tolerance, golden_lines, golden_requests
 from trainer.graph import export
 from trainer.parity import LIMIT
+from trainer.past import Demand, Past
+from trainer.structural import Pace
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -160,7 +162,7 @@ def test_certificate_says_what_was_compared(bundle: Bundle) -> None:
     parity, holdout = bundle.manifest.parity, bundle.manifest.holdout
     assert parity is not None
     assert holdout is not None
-    assert parity.max_difference <= 2e-6 < parity.limit == LIMIT
+    assert 0 < parity.max_difference <= 1e-7 < parity.limit == LIMIT == 2e-6
     assert parity.batches == (1, 7, 64, 256)
     assert parity.cases["held-out"] == holdout.rows
     assert set(parity.cases) == {"held-out", "unknown-keys", "nulls", "edge-dates"}
@@ -327,6 +329,21 @@ def test_graph_of_another_model_makes_no_bundle() -> None:
     assert caught.value.exit_code == 3
     proof = prove(forecaster, export(forecaster, "day"), panel, held, "day", seed=0)
     assert len(proof.held_out.sales) == len(held)
+
+
+def test_a_leak_stops_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base that knows tomorrow: the refusal names what changed, and there is nothing to store."""
+    honest = Past.of
+
+    def peeking(demand: Demand, origin: int, pace: Pace) -> Past:
+        return honest(demand, min(origin + 1, demand.logs.shape[1] - 1), pace)
+
+    monkeypatch.setattr(Past, "of", peeking)
+    with pytest.raises(
+        RefusedByRule, match=r"saw days that it must not see: tables as of"
+    ) as caught:
+        bundle_of(dataset_in(tmp_path))
+    assert caught.value.exit_code == 3
 
 
 def test_same_data_gives_the_same_bundle(rich: Bundle, tmp_path: Path) -> None:

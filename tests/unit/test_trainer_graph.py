@@ -8,10 +8,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from adapters.onnx_model import load_onnx_model
-from tests.unit.trainer_panels import Facets, panel_with, recipe_of, trained_on
-from trainer.estimator import Forecaster, Loss, Preset
+from tests.unit.trainer_panels import Facets, forecaster_of, panel_with, recipe_of, trained_on
+from trainer.bundle import stand_ins
+from trainer.estimator import Forecaster, Loss, Preset, fit
 from trainer.graph import IR_VERSION, OPSETS, export
 from trainer.history import GRID
+from trainer.parity import run_graph
 
 EVERYTHING = Facets(whole_keys=True, flag=True, number=True, closed=True)
 
@@ -107,6 +109,20 @@ def test_large_tables_are_int16_on_the_grid() -> None:
         assert np.array_equal(values, lookup.table)
     assert found["table/series-weekday/values"].dtype == np.int16
     assert found["table/weekday/values"].dtype == np.float32
+
+
+def test_scales_of_thousands_of_series_are_int16() -> None:
+    """A table of one column is narrow too where it is long, and the interval is still a graph."""
+    panel = panel_with(Facets(shops=60, products=70, days=40))
+    forecaster = forecaster_of(fit(panel, recipe_of(corrected=False)))
+    found = {each.name: numpy_helper.to_array(each) for each in read(forecaster).graph.initializer}
+    scale = found["spread/scale/values"]
+    assert scale.dtype == np.int16
+    assert np.array_equal(scale[:, 0] / GRID, forecaster.spread.scale)
+    requests = stand_ins(panel).take(np.arange(0, 29_000, 290))
+    graph = run_graph(load_onnx_model(export(forecaster, "day")), forecaster, requests, "day", 64)
+    meant = forecaster.predict(requests).sales_p90
+    assert graph.sales_p90 == pytest.approx(meant, rel=1e-6)
 
 
 def test_count_loss_has_its_own_exponential() -> None:
