@@ -94,6 +94,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """Days after an origin that no part of a training saw, ``first`` … ``last`` (ISO dates).
 
     ``rows`` were scored; ``closed_rows`` were left out. Fields other than these two count open days.
+    ``calibrated_on`` are the origins (ISO dates, the newest first) of the folds whose residuals gave the
+    intervals and the other quantiles; without any there are no quantiles of a fold.
     """
 
     origin: str
@@ -105,12 +107,13 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     slices: tuple[Slice, ...]
     calibration: tuple[Quantile, ...] = ()
+    calibrated_on: tuple[str, ...] = ()
 
 
 class Backtest(msgspec.Struct, frozen=True):
     """What the candidates scored over all folds, which was ``chosen``, and each fold, the newest first.
 
-    An interval of a fold has quantiles learned on the fold before it, so the oldest has none.
+    An interval of a fold has quantiles learned on the folds before it, so the oldest has none.
     """
 
     chosen: str
@@ -133,7 +136,9 @@ class Effect(msgspec.Struct, frozen=True, omit_defaults=True):
 class Importance(msgspec.Struct, frozen=True):
     """Permutation importance on ``rows`` rows, whose ``rmsle`` is that of the model as it is.
 
-    ``fields`` are raw request fields, ``groups`` columns that the regressor reads; largest first.
+    ``fields`` are raw request fields, ``groups`` columns that the regressor reads; largest first. It was
+    measured ``on`` the days ``first`` … ``last`` (ISO dates) of the holdout, or of the newest fold of the
+    backtest, and then on the model as it was trained for that fold.
     """
 
     rows: int
@@ -141,6 +146,9 @@ class Importance(msgspec.Struct, frozen=True):
     rmsle: float
     fields: tuple[Effect, ...]
     groups: tuple[Effect, ...]
+    on: Literal["holdout", "newest fold"] = "holdout"
+    first: str = ""
+    last: str = ""
 
 
 class Unchanged(msgspec.Struct, frozen=True):

@@ -63,7 +63,7 @@ from trainer.evidence import evidence_of
 from trainer.examples import examples_of
 from trainer.golden import TOLERANCE, check_tolerance, golden_lines, golden_requests
 from trainer.graph import export
-from trainer.importance import importance_of
+from trainer.importance import importance_of_training
 from trainer.keys import KeyKind
 from trainer.leakage import leakage_test
 from trainer.lineage import lineage_of
@@ -175,9 +175,7 @@ def assemble(
     _refuse_leaks(leakage)
     progress("gathering evidence")
     answers = proof.held_out if len(held) else None
-    importance = None
-    if len(held):
-        importance = importance_of(trained.forecaster, held, dataset.date, lineage.seed)
+    importance = importance_of_training(trained, held, dataset.date, lineage.seed)
     evidence = evidence_of(panel, trained, held, answers, dataset.slices, importance, leakage)
     contract = contract_of(dataset, trained.forecaster)
     parity = _parity(proof.agreement)

@@ -1,6 +1,6 @@
 """Calibration: whether as many actuals lie below a quantile as its name promises.
 
-The model publishes two quantiles. The same residuals, those of the newest fold that a training did not
+The model publishes two quantiles. The same residuals, those of the newest folds that a training did not
 learn from, give every other one, so that a reader sees the whole shape: ``LEVELS``. Quantiles are
 taken as the intervals are (``trainer.spread``): scaled by series, by steps ahead, at least 0.
 """

@@ -14,6 +14,7 @@ from schemas.evidence import BASELINES, MODEL, Effect, Evidence, Examined, Score
 from schemas.manifest import Lineage, Parity
 from trainer.dataset import Dataset
 from trainer.estimator import Loss, Preset
+from trainer.measured import calibration_in_words, importance_in_words
 from trainer.training import ALONE, LEAST_FOLD_PAST, LEAST_FOLD_TEST
 
 NOTHING = "–"
@@ -250,7 +251,7 @@ def _lines(subject: Subject) -> Iterator[str]:
     if evidence.importance is not None:
         found = evidence.importance
         yield "\n## What it rests on\n"
-        yield f"Rise of the RMSLE ({found.rmsle:.4f} on {found.rows:,} rows) where one is shuffled.\n"
+        yield f"{importance_in_words(found)}\n"
         yield from _effects("request field", found.fields)
         yield ""
         yield from _effects("features", found.groups)
@@ -282,6 +283,7 @@ def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
     if remark := beaten_by(subject, examined):
         yield f"**{_md(remark)}**\n"
     yield from _scores("predictor", examined.scores)
+    yield f"\n{calibration_in_words(examined, subject.dataset.horizon)}"
     for each in examined.slices:
         yield f"\n### By {_md(title_of(each))}\n"
         largest = sorted(each.groups, key=lambda group: -group.units)[:MOST_GROUPS]

@@ -29,6 +29,7 @@ from trainer.card import (
 )
 from trainer.examples import Example
 from trainer.figures import calibration_svg, example_svg, steps_svg
+from trainer.measured import calibration_in_words, importance_in_words
 
 _STYLE = """\
 :root { color-scheme: light; }
@@ -132,7 +133,7 @@ def _body(subject: Subject, examples: Sequence[Example]) -> Iterator[str]:
     if examined is not None:
         yield from _goodness(subject, examined)
         yield from _series(examples, dataset.unit)
-        yield from _calibration(examined)
+        yield from _calibration(subject, examined)
         yield from _slices(examined)
     yield from _importance(subject)
     yield from _backtest(subject)
@@ -202,10 +203,11 @@ def _series(examples: Sequence[Example], unit: str) -> Iterator[str]:
     yield "</div>"
 
 
-def _calibration(examined: Examined) -> Iterator[str]:
+def _calibration(subject: Subject, examined: Examined) -> Iterator[str]:
+    yield "<h2>Calibration</h2>"
+    yield f"<p>{_e(calibration_in_words(examined, subject.dataset.horizon))}</p>"
     if not examined.calibration:
         return
-    yield "<h2>Calibration</h2>"
     yield (
         "<p>A quantile is right when as many actuals lie below it as its name says: a mark on the dashed "
         "line. Where many days sell nothing, a quantile of 0 has a share below it and one at or below "
@@ -272,10 +274,9 @@ def _importance(subject: Subject) -> Iterator[str]:
         return
     yield "<h2>What it rests on</h2>"
     yield (
-        f"<p>How much the RMSLE ({importance.rmsle:.4f} on {importance.rows:,} rows) rises where "
-        "the values of one request field, or the columns of a group of features, are shuffled "
-        f"among the rows; mean of {importance.repeats} shuffles. What two groups both know is "
-        "counted for neither.</p>"
+        f"<p>{_e(importance_in_words(importance))} Shuffled are the values of one request field, or the "
+        f"columns of a group of features; mean of {importance.repeats} shuffles. What two groups both "
+        "know is counted for neither.</p>"
     )
     yield from _effects("request field", importance.fields)
     yield "<h3>Groups of features</h3>"

@@ -4,8 +4,9 @@
    baselines and the references; those of a fold are also its other candidates.
 2. The holdout is scored by the answers that the caller hands in: those of the exported graph, where
    there is one, so that the evidence is of what is released.
-3. The intervals of a fold are made with quantiles from the fold before it, as those of the forecaster
-   are made from the newest fold. The oldest fold has none.
+3. The intervals of a fold are made with quantiles from the folds before it, as those of the forecaster
+   are made from the newest folds (``trainer.training``), or from as many of them as there are: which
+   ones is said. The oldest fold has none.
 4. Scores by value go to six significant digits (``schemas.evidence`` says why).
 
 Importance and leakage have modules of their own (``trainer.importance``, ``trainer.leakage``).
@@ -36,7 +37,7 @@ from trainer.panel import Panel, day_of
 from trainer.requests import Forecasts
 from trainer.slices import Grouping, groupings
 from trainer.spread import conformal
-from trainer.training import Fold, Trained
+from trainer.training import Fold, Trained, calibrating, residuals_of
 
 DIGITS = 6
 
@@ -112,9 +113,8 @@ def _holdout(
         scale=trained.forecaster.spread.scale[held.series[opened]].astype(np.float64),
         steps=held.steps[opened],
     )
-    folds = trained.backtest.folds
-    learned = _residuals(folds[0], trained.backtest.chosen) if folds else None
-    return _examined(panel, scored, slices, answered, learned)
+    learned_on = calibrating(trained.backtest.folds, panel.horizon)
+    return _examined(panel, scored, slices, answered, learned_on, trained.backtest.chosen)
 
 
 def _base(forecaster: Forecaster, held: HeldOut) -> Floats:
@@ -124,31 +124,31 @@ def _base(forecaster: Forecaster, held: HeldOut) -> Floats:
 
 
 def _backtest(panel: Panel, trained: Trained, slices: Sequence[str]) -> Backtest:
-    backtest = trained.backtest
-    older = [*backtest.folds[1:], None]
-    pairs = list(zip(backtest.folds, older, strict=bool(backtest.folds)))
+    chosen, folds = trained.backtest.chosen, trained.backtest.folds
     return Backtest(
-        chosen=backtest.chosen,
-        scores=_over_folds(backtest.folds, backtest.chosen),
-        folds=tuple(_fold(panel, fold, before, backtest.chosen, slices) for fold, before in pairs),
+        chosen=chosen,
+        scores=_over_folds(folds, chosen),
+        folds=tuple(
+            _fold(panel, fold, calibrating(folds[number + 1 :], panel.horizon), chosen, slices)
+            for number, fold in enumerate(folds)
+        ),
     )
 
 
 def _fold(
-    panel: Panel, fold: Fold, before: Fold | None, chosen: str, slices: Sequence[str]
+    panel: Panel, fold: Fold, before: Sequence[Fold], chosen: str, slices: Sequence[str]
 ) -> Examined:
     held, earlier = fold.held, as_of(panel, fold.origin_day - panel.first_day)
     opened = np.flatnonzero(held.opened)
     predictions = _predictions(fold, chosen)
-    if before is None:
-        return _examined(earlier, _Scored(held, opened, predictions, None), slices, None, None)
-    learned = _residuals(before, chosen)
-    intervals = _with_intervals(fold, chosen, learned, panel.horizon)
+    if not before:
+        return _examined(earlier, _Scored(held, opened, predictions, None), slices, None, (), "")
+    intervals = _with_intervals(fold, chosen, residuals_of(before, chosen), panel.horizon)
     answered = Answered(
         intervals.take(opened), held.actual[opened], fold.scale[opened], held.steps[opened]
     )
     scored = _Scored(held, opened, predictions, intervals)
-    return _examined(earlier, scored, slices, answered, learned)
+    return _examined(earlier, scored, slices, answered, before, chosen)
 
 
 def _predictions(fold: Fold, chosen: str) -> dict[str, Floats]:
@@ -186,12 +186,6 @@ def _over_folds(folds: Sequence[Fold], chosen: str) -> dict[str, Scores]:
     return found
 
 
-def _residuals(fold: Fold, chosen: str) -> Residuals:
-    opened, held = fold.held.opened, fold.held
-    left = np.log1p(held.actual) - np.log1p(fold.answers[chosen].sales)
-    return Residuals((left / fold.scale)[opened], held.steps[opened])
-
-
 def _with_intervals(fold: Fold, chosen: str, learned: Residuals, horizon: int) -> Forecasts:
     answers = fold.answers[chosen]
     quantiles = conformal(learned.values, learned.steps, horizon)[fold.held.steps - 1]
@@ -205,8 +199,10 @@ def _examined(
     scored: _Scored,
     slices: Sequence[str],
     answered: Answered | None,
-    learned: Residuals | None,
+    learned_on: Sequence[Fold],
+    chosen: str,
 ) -> Examined:
+    """``answered`` are judged by quantiles that ``chosen`` gives on the folds ``learned_on``."""
     held, opened = scored.held, scored.opened
     days = held.requests.days
     units = np.zeros(panel.keys.series)
@@ -226,7 +222,12 @@ def _examined(
         ),
         calibration=()
         if answered is None or not len(opened)
-        else calibration(answered, learned, panel.horizon),
+        else calibration(
+            answered,
+            residuals_of(learned_on, chosen) if learned_on else None,
+            panel.horizon,
+        ),
+        calibrated_on=tuple(day_of(fold.origin_day).isoformat() for fold in learned_on),
     )
 
 

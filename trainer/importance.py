@@ -1,7 +1,8 @@
 """Importance: how much worse the forecasts become when one thing is shuffled among the requests.
 
 Permutation importance (Breiman 2001; Fisher, Rudin and Dominici 2019), as the rise of the RMSLE on days
-that the training did not see:
+that the training did not see: the held-out ones, and where nothing is held out those of the backtest's
+newest fold, on the model as it was trained for that fold.
 
 1. Of a raw request field: its values are exchanged among the rows, and the whole pipeline answers. The
    date is shuffled as a whole, and once more among the rows of the same week ahead, which changes
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from schemas.evidence import Effect, Importance
@@ -26,7 +28,9 @@ from trainer.estimator import Forecaster, learned_logs
 from trainer.evaluation import HeldOut
 from trainer.history import has_base
 from trainer.keys import Float32s, Floats, Ints
+from trainer.panel import day_of
 from trainer.requests import Requests
+from trainer.training import Trained
 
 MOST_ROWS = 20_000
 REPEATS = 3
@@ -69,6 +73,19 @@ def group_of(name: str) -> str:
     return _KINDS[kind]
 
 
+def importance_of_training(
+    trained: Trained, held: HeldOut, date_field: str, seed: int
+) -> Importance | None:
+    """Of a training on the rows ``held`` out, or on those of its newest fold; None without both."""
+    if len(held):
+        return importance_of(trained.forecaster, held, date_field, seed)
+    if trained.tested is None:
+        return None
+    [newest, *_] = trained.backtest.folds
+    found = importance_of(trained.tested, newest.held, date_field, seed)
+    return None if found is None else msgspec.structs.replace(found, on="newest fold")
+
+
 def importance_of(
     forecaster: Forecaster, held: HeldOut, date_field: str, seed: int
 ) -> Importance | None:
@@ -104,6 +121,8 @@ def importance_of(
         rmsle=_rounded(usual),
         fields=_largest_first(fields),
         groups=_largest_first(groups),
+        first=day_of(held.requests.days.min()).isoformat(),
+        last=day_of(held.requests.days.max()).isoformat(),
     )
 
 

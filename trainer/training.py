@@ -13,7 +13,8 @@
    the base is published, or counts where they are asked for. ``plain`` has no base to win against.
 4. The residuals of the winner on the newest fold, scaled, give the quantiles of its intervals: an older
    fold is another season (measured: with two folds the intervals of a Christmas cover 2 % less). With a
-   horizon below ``LEAST_FOLD_TEST`` the newest folds that have so many days together stand for it.
+   horizon below ``LEAST_FOLD_TEST`` the newest folds that have so many days together stand for it, and
+   as many older ones, where the panel has the days, calibrate those.
 5. Where no open day teaches a regressor, the base alone is published.
 """
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from trainer.calibration import Residuals
 from trainer.dataset import LossChoice
 from trainer.estimator import (
     SHORT_PAST,
@@ -35,14 +37,15 @@ from trainer.estimator import (
     is_sparse,
 )
 from trainer.evaluation import BASE, HeldOut, held_out, scores
-from trainer.keys import Float32s, Floats
+from trainer.keys import Floats
 from trainer.panel import Panel
 from trainer.requests import Forecasts
 from trainer.spread import Spread, conformal, scale_of
 from trainer.structural import PACES, Pace
 
 FOLDS = 2
-"""Origins of the backtest, where there are days enough. A horizon of a day has ``LEAST_FOLD_TEST``."""
+"""Origins of the backtest, where there are days enough; with short horizons so many times the folds that
+have ``LEAST_FOLD_TEST`` days together."""
 
 LEAST_FOLD_PAST = 28
 """Days up to a fold's origin. With fewer there is nothing to train trees on."""
@@ -88,11 +91,15 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the forecaster, how it was fitted, and the backtest that chose it."""
+    """What a training gives: the forecaster, how it was fitted, and the backtest that chose it.
+
+    ``tested`` is what was chosen as the newest fold has it: trained up to that fold's origin.
+    """
 
     forecaster: Forecaster
     fitted: Fitted
     backtest: Backtest
+    tested: Forecaster | None = None
 
 
 def develop(
@@ -104,10 +111,13 @@ def develop(
 ) -> Trained:
     """Chooses by backtest, trains up to the panel's cutoff, and calibrates the intervals."""
     folds = []
+    newest: Mapping[str, Forecaster] = {}
     for origin in fold_origins(panel):
         progress(f"backtest: training up to {_day(panel, origin)}")
         pace = choose_pace(as_of(panel, origin))
-        folds.append(_fold(panel, origin, _candidates(preset, choice, pace, seed)))
+        fold, forecasters = _fold(panel, origin, _candidates(preset, choice, pace, seed))
+        folds.append(fold)
+        newest = newest or forecasters
     candidates = _candidates(preset, choice, choose_pace(panel), seed)
     backtest = Backtest(tuple(folds), _choose(tuple(folds), candidates, choice))
     progress(f"training {backtest.chosen} on {panel.keys.series:,} series")
@@ -116,8 +126,10 @@ def develop(
         progress(f"no open day teaches {backtest.chosen}: publishing {ALONE}")
         backtest = replace(backtest, chosen=ALONE)
         fitted = fit(panel, candidates[ALONE])
-    spread = Spread(scale_of(fitted.past), _quantiles(backtest, panel.horizon))
-    return Trained(fitted.forecaster(spread), fitted, backtest)
+    left = residuals_of(calibrating(backtest.folds, panel.horizon), backtest.chosen)
+    quantiles = conformal(left.values, left.steps, panel.horizon)
+    spread = Spread(scale_of(fitted.past), quantiles)
+    return Trained(fitted.forecaster(spread), fitted, backtest, newest.get(backtest.chosen))
 
 
 def choose_pace(panel: Panel) -> Pace:
@@ -152,7 +164,7 @@ def fold_origins(panel: Panel) -> list[int]:
     newest = [first - panel.horizon * number for number in range(_newest(panel.horizon))]
     if panel.cutoff - newest[-1] < LEAST_FOLD_TEST or newest[-1] < LEAST_FOLD_PAST - 1:
         return []
-    older = [first - panel.horizon * number for number in range(len(newest), FOLDS)]
+    older = [first - panel.horizon * number for number in range(len(newest), FOLDS * len(newest))]
     origins = [*newest, *(origin for origin in older if origin >= FOLD_PAST)]
     return [origin for origin in origins if _opens(panel, origin)]
 
@@ -179,13 +191,17 @@ def _candidates(preset: Preset, choice: LossChoice, pace: Pace, seed: int) -> di
     return found
 
 
-def _fold(panel: Panel, origin: int, candidates: Mapping[str, Recipe]) -> Fold:
+def _fold(
+    panel: Panel, origin: int, candidates: Mapping[str, Recipe]
+) -> tuple[Fold, Mapping[str, Forecaster]]:
+    """A fold, and each candidate as it was trained for it."""
     earlier = as_of(panel, origin)
     held = held_out(earlier, panel.cutoff)
     fitted = {name: fit(earlier, recipe) for name, recipe in candidates.items()}
-    answers = {name: _neutral(each).predict(held.requests) for name, each in fitted.items()}
+    forecasters = {name: _neutral(each) for name, each in fitted.items()}
+    answers = {name: each.predict(held.requests) for name, each in forecasters.items()}
     scale = scale_of(next(iter(fitted.values())).past)[held.series].astype(np.float64)
-    return Fold(earlier.cutoff_day, held, answers, scale)
+    return Fold(earlier.cutoff_day, held, answers, scale), forecasters
 
 
 def _neutral(fitted: Fitted) -> Forecaster:
@@ -213,14 +229,20 @@ def _volume_error(metrics: Mapping[str, float]) -> float:
     return metrics.get("wape", np.inf) + abs(metrics.get("bias", np.inf))
 
 
-def _quantiles(backtest: Backtest, horizon: int) -> Float32s:
+def calibrating(folds: Sequence[Fold], horizon: int) -> Sequence[Fold]:
+    """Those of ``folds``, the newest first, that quantiles for the days after them are learned from."""
+    return folds[: _newest(horizon)]
+
+
+def residuals_of(folds: Sequence[Fold], chosen: str) -> Residuals:
+    """What a candidate left on the open days of folds, in scales of each series."""
     left, steps = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
-    for fold in backtest.folds[: _newest(horizon)]:
+    for fold in folds:
         held, opened = fold.held, fold.held.opened
-        residuals = np.log1p(held.actual) - np.log1p(fold.answers[backtest.chosen].sales)
+        residuals = np.log1p(held.actual) - np.log1p(fold.answers[chosen].sales)
         left.append((residuals / fold.scale)[opened])
         steps.append(held.steps[opened])
-    return conformal(np.concatenate(left), np.concatenate(steps), horizon)
+    return Residuals(np.concatenate(left), np.concatenate(steps))
 
 
 def _day(panel: Panel, column: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from schemas.errors import ModelwireError
 from schemas.evidence import MODEL, Evidence, Examined, Slice, decode_evidence, encode_evidence
 from tests.unit.evidence_panels import HORIZON, made_up_panel
+from tests.unit.trainer_panels import Facets, panel_with
 from trainer import slices
 from trainer.calibration import Answered, Residuals, calibration
 from trainer.dataset import LossChoice
@@ -18,7 +19,8 @@ from trainer.evidence import evidence_of
 from trainer.keys import Floats
 from trainer.panel import Panel
 from trainer.requests import Forecasts
-from trainer.training import Trained, develop
+from trainer.spread import conformal
+from trainer.training import RIDGE, Trained, develop, residuals_of
 
 NAMES = ("shop", "product", "type")
 
@@ -163,7 +165,7 @@ def test_quintiles_rise_with_volume(panel: Panel) -> None:
     quintile = slices.volume_of(panel)
     mean = panel.units[:, panel.cutoff - 27 : panel.cutoff + 1].mean(axis=1)
     assert set(quintile) == {0, 1, 2, 3, 4}
-    assert (np.diff(mean[np.argsort(quintile, kind="stable")].reshape(-1)) != 0).any()
+    assert sorted(np.bincount(quintile).tolist()) == [4, 5, 5, 5, 5]
     for lower in range(4):
         assert mean[quintile == lower].max() <= mean[quintile == lower + 1].min()
 
@@ -202,6 +204,63 @@ def test_folds_have_intervals_from_the_fold_before(evidence: Evidence) -> None:
     assert oldest.scores[MODEL].coverage is None
     assert oldest.calibration == ()
     assert evidence.backtest.scores[MODEL].rows == newest.rows + oldest.rows
+
+
+def test_what_calibrates_is_said(panel: Panel, evidence: Evidence, holdout: Examined) -> None:
+    """The newest fold calibrates the holdout, the one before it calibrates that fold."""
+    newest, oldest = evidence.backtest.folds
+    assert holdout.calibrated_on == (newest.origin,)
+    assert newest.calibrated_on == (oldest.origin,)
+    assert oldest.calibrated_on == ()
+
+
+@pytest.fixture(scope="module")
+def daily() -> tuple[Panel, Trained]:
+    """A panel that is forecast a day ahead, with days enough for older folds."""
+    panel = panel_with(Facets(days=140, horizon=1, held_out=1))
+    return panel, develop(panel, Preset.PLAIN, Choice.LOG1P, seed=0)
+
+
+def test_short_horizons_are_calibrated_on_several_folds(daily: tuple[Panel, Trained]) -> None:
+    """Four days for the holdout and for each of the newest folds, and what is left for the older ones;
+    what the evidence judges the holdout by are the quantiles that are published."""
+    panel, trained = daily
+    held = held_out(panel)
+    answers = trained.forecaster.predict(held.requests)
+    found = evidence_of(panel, trained, held, answers, ())
+    origins = [fold.origin for fold in found.backtest.folds]
+    assert found.holdout is not None
+    assert list(found.holdout.calibrated_on) == origins[:4]
+    learned_on = [list(fold.calibrated_on) for fold in found.backtest.folds]
+    assert learned_on == [origins[n + 1 : n + 5] for n in range(8)]
+    assert [len(each) for each in learned_on] == [4, 4, 4, 4, 3, 2, 1, 0]
+    newest = trained.backtest.folds[0]
+    left = residuals_of(trained.backtest.folds[1:5], RIDGE)
+    low, high = conformal(left.values, left.steps, 1)[0].astype(np.float64)
+    logs = np.log1p(newest.answers[RIDGE].sales)
+    inside = (np.expm1(np.maximum(logs + newest.scale * low, 0)) <= newest.held.actual) & (
+        newest.held.actual <= np.expm1(np.maximum(logs + newest.scale * high, 0))
+    )
+    assert found.backtest.folds[0].scores[MODEL].coverage == pytest.approx(inside.mean(), rel=1e-5)
+
+
+def test_all_quantiles_of_a_short_horizon_come_of_all_its_folds(
+    daily: tuple[Panel, Trained],
+) -> None:
+    """Those that are not published too: one day of 19 series would give others."""
+    panel, trained = daily
+    held = held_out(panel)
+    answers = trained.forecaster.predict(held.requests)
+    found = evidence_of(panel, trained, held, answers, ()).holdout
+    assert found is not None
+    scale = trained.forecaster.spread.scale[held.series].astype(np.float64)
+    rows = Answered(answers, held.actual, scale, held.steps)
+    four, one = (
+        calibration(rows, residuals_of(trained.backtest.folds[:count], RIDGE), panel.horizon)
+        for count in (4, 1)
+    )
+    assert found.calibration == four
+    assert found.calibration != one
 
 
 def test_backtest_names_what_it_chose_among(evidence: Evidence) -> None:
@@ -287,3 +346,23 @@ def test_zeros_have_a_share_below_and_one_at_or_below() -> None:
     rows = answered(actual, np.full(1000, 0.1), -1.0, 1.5)
     low, _ = calibration(rows, None, HORIZON)
     assert (low.below, low.at_or_below) == (0.0, 0.8)
+
+
+def test_quantiles_are_scaled_by_series_and_taken_by_steps_ahead() -> None:
+    """The noisy series on late days lie on the diagonal, and the calm ones on early days: a quantile that
+    is the same for all would be too narrow there and too wide here."""
+    generator = np.random.default_rng(1)
+    steps = np.arange(40_000) % HORIZON + 1
+    late = steps > HORIZON // 2
+    noisy = generator.random(len(steps)) < 0.5
+    spread, scale = np.where(late, 3.0, 1.0), np.where(noisy, 0.6, 0.2)
+    learned = Residuals(spread * generator.normal(size=len(steps)), steps)
+    logs = np.full(len(steps), 8.0)
+    actual = np.expm1(logs + scale * spread * generator.normal(size=len(steps)))
+    whole = answered(actual, logs, 0.0, 0.0)
+    for rows in (late & noisy, ~late & ~noisy):
+        some = np.flatnonzero(rows)
+        part = Answered(whole.forecasts.take(some), actual[some], scale[some], steps[some])
+        found = {each.nominal: each.below for each in calibration(part, learned, HORIZON)}
+        for level in (0.05, 0.25, 0.5, 0.75, 0.95):
+            assert found[level] == pytest.approx(level, abs=0.02)

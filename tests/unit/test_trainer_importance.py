@@ -7,15 +7,18 @@ import pytest
 
 from schemas.evidence import Effect
 from tests.unit.evidence_panels import made_up_panel
+from tests.unit.trainer_panels import Facets, panel_with
 from trainer import importance
 from trainer.calendar import COLUMNS
+from trainer.dataset import Loss as Choice
 from trainer.estimator import Forecaster, Loss, Preset, Recipe, fit
-from trainer.evaluation import HeldOut, held_out
-from trainer.importance import OTHER, group_of, importance_of
+from trainer.evaluation import HeldOut, held_out, scores
+from trainer.importance import OTHER, group_of, importance_of, importance_of_training
 from trainer.keys import Float32s, Floats
 from trainer.panel import Panel
 from trainer.spread import Spread, scale_of
 from trainer.structural import PACES
+from trainer.training import RIDGE, develop
 
 
 class Cancels:
@@ -131,3 +134,42 @@ def test_the_same_seed_gives_the_same_importance(forecaster: Forecaster, held: H
     once, again, other = (importance_of(forecaster, held, "day", seed=seed) for seed in (3, 3, 4))
     assert once == again
     assert once != other
+
+
+def without_held_out_days(panel: Panel) -> Panel:
+    known = panel.cutoff + 1
+    covariates = tuple(replace(each, values=each.values[:, :known]) for each in panel.covariates)
+    return replace(panel, units=panel.units[:, :known], covariates=covariates, references={})
+
+
+def test_without_a_holdout_the_newest_fold_is_shuffled(panel: Panel) -> None:
+    """With the forecaster of that fold, which saw none of its days; where and when is said."""
+    whole = without_held_out_days(panel)
+    trained = develop(whole, Preset.PLAIN, Choice.LOG1P, seed=0)
+    found = importance_of_training(trained, held_out(whole), "day", seed=0)
+    assert found is not None
+    newest = trained.backtest.folds[0]
+    assert (found.on, found.rows) == ("newest fold", len(newest.held))
+    assert (found.first, found.last) == ("2024-03-25", "2024-04-07")
+    assert rises(found.fields)["product"] > 0.02
+    scored = scores(newest.held.actual, newest.answers[RIDGE].sales, newest.held.weights)
+    assert found.rmsle == pytest.approx(scored["rmsle"], abs=1e-6)
+    assert trained.tested is not None
+    assert trained.tested.cutoff_day == whole.cutoff_day - whole.horizon
+
+
+def test_a_holdout_is_shuffled_where_there_is_one(panel: Panel, held: HeldOut) -> None:
+    """By the model that is released."""
+    trained = develop(panel, Preset.PLAIN, Choice.LOG1P, seed=0)
+    found = importance_of_training(trained, held, "day", seed=0)
+    assert found == importance_of(trained.forecaster, held, "day", seed=0)
+    assert found is not None
+    assert (found.on, found.first, found.last) == ("holdout", "2024-04-08", "2024-04-21")
+
+
+def test_without_days_to_shuffle_nothing_is_said() -> None:
+    """A panel too short for a fold, of which nothing is held out."""
+    short = panel_with(Facets(days=30, held_out=0))
+    trained = develop(short, Preset.PLAIN, Choice.LOG1P, seed=0)
+    assert trained.tested is None
+    assert importance_of_training(trained, held_out(short), "day", seed=0) is None
