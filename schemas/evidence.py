@@ -196,7 +196,30 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return self.backtest.folds[0] if self.backtest.folds else None
 
 
-def encode_evidence(evidence: Evidence) -> bytes:
+class Accuracy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Metrics of one predictor over ``rows`` rows: ``rmse`` and ``mae`` in units of the output."""
+
+    rows: int
+    rmse: float
+    mae: float
+    wape: float | None = None
+    bias: float | None = None
+    rmsle: float | None = None
+
+
+class ForeignEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence of a model from another tool, on ``rows`` rows of golden data.
+
+    ``outputs`` maps each output that has actuals to its predictors, ``model`` and a constant. Whether the
+    model was trained on these rows is not known.
+    """
+
+    format: Literal["modelwire.foreign-evidence/1"] = "modelwire.foreign-evidence/1"
+    rows: int
+    outputs: dict[str, dict[str, Accuracy]]
+
+
+def encode_evidence(evidence: Evidence | ForeignEvidence) -> bytes:
     """The bytes that are stored: keys sorted, indented, one final newline."""
     compact = msgspec.json.encode(evidence, order="deterministic")
     return msgspec.json.format(compact, indent=2) + b"\n"

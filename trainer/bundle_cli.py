@@ -103,7 +103,7 @@ def create(
     written = load_contract_file(contract)
     foreign = open_foreign(_content(model, "model"), written)
     _say_on_stderr(f"reading {golden.name}")
-    data = read_golden_data(golden, foreign.contract)
+    data = read_golden_data(golden, foreign.contract, written.actuals)
     settings = load_settings(store_url=out)
     store = open_store(settings.store_url, settings.s3_settings)
     # A store that cannot be written is found out now, not after minutes.
@@ -132,6 +132,7 @@ def create(
         "golden_vectors": len(made.golden.vectors),
         "not_exercised": list(made.golden.unexercised),
         "parity": made.manifest.parity,
+        "actuals": None if made.evidence is None else made.evidence.outputs,
     }
     if output == TABLE:
         click.echo(_text(made))
@@ -198,6 +199,11 @@ def _text(made: "ForeignBundle") -> str:
             f"(limit {parity.limit:g})"
         )
     lines = [proof, f"{manifest.model}, {len(made.golden.vectors)} golden vectors"]
+    for name, found in {} if made.evidence is None else made.evidence.outputs.items():
+        model = found["model"]
+        lines.append(
+            f"{name} on {model.rows:,} actuals: rmse {model.rmse:.4g}, mae {model.mae:.4g}"
+        )
     if made.golden.unexercised:
         lines.append(f"not in the data: {', '.join(made.golden.unexercised)}")
     return "\n".join(lines)

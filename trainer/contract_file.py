@@ -98,7 +98,8 @@ class MatrixTable(_Table):
 class OutputTable(_Table):
     """``[outputs.NAME]``: the keys of ``schemas.contract.Output``, all of which may be left out.
 
-    ``tensor`` is the graph's output of that name, or its only one.
+    ``tensor`` is the graph's output of that name, or its only one. ``actual`` is a column of the golden
+    data: what came, that the output is measured by (``trainer.foreign_evidence``).
     """
 
     tensor: str | None = None
@@ -106,6 +107,7 @@ class OutputTable(_Table):
     column: StrictInt | None = None
     description: str = ""
     unit: str = ""
+    actual: StrictStr | None = None
 
 
 class HorizonTable(_Table):
@@ -135,6 +137,12 @@ class WrittenContract:
     path: Path
     text: str
     tables: ContractFile
+
+    @property
+    def actuals(self) -> dict[str, str]:
+        """The column of actuals for each output that names one."""
+        tables = self.tables.outputs.items()
+        return {name: each.actual for name, each in tables if each.actual is not None}
 
     def where(self, *key: str) -> str:
         """``file:line: key`` of a setting, for a message about it."""

@@ -10,9 +10,10 @@ Rules:
 3. Where the data holds the pipeline's predictions, each of them must be met: for every row and output
    ``|graph - pipeline| <= tolerance * (1 + |pipeline|)``. That is the bundle's parity, its difference
    stated as a share of ``1 + |pipeline|``, and the predictions become the golden vectors' outputs.
-4. Without predictions the golden vectors hold what the graph says of itself, and the manifest has no
+4. Where the data holds what came, the answers are measured by it (``trainer.foreign_evidence``).
+5. Without predictions the golden vectors hold what the graph says of itself, and the manifest has no
    parity: nothing was proven but that consumers compute what this machine did.
-5. Consumers allow twice the tolerance, so that a machine of another numeric class may round otherwise.
+6. Consumers allow twice the tolerance, so that a machine of another numeric class may round otherwise.
 
 Nothing is stored, and the clock is an argument.
 """
@@ -28,9 +29,11 @@ import onnxruntime
 from adapters.onnx_model import numeric_class, runtime_limits, whole_model
 from schemas.contract import Contract
 from schemas.errors import ModelwireError, RefusedByRule
+from schemas.evidence import ForeignEvidence, encode_evidence
 from schemas.manifest import (
     CARD_NAME,
     CARD_PAGE_NAME,
+    EVIDENCE_NAME,
     GOLDEN_NAME,
     MODEL_NAME,
     File,
@@ -50,6 +53,7 @@ from trainer.binding import bind
 from trainer.card_page import page_of_text
 from trainer.contract_file import WrittenContract
 from trainer.foreign_card import model_card
+from trainer.foreign_evidence import evidence_of_golden
 from trainer.foreign_golden import Golden, choose_golden, spread
 from trainer.golden_data import GoldenData
 from trainer.signature import Signature, signature_of
@@ -92,6 +96,7 @@ class ForeignBundle:
     files: dict[str, bytes]
     rows: int
     golden: Golden
+    evidence: ForeignEvidence | None
 
 
 def open_foreign(content: bytes, written: WrittenContract) -> ForeignModel:
@@ -137,8 +142,11 @@ def make_bundle(
     if problem is not None:
         raise RefusedByRule(problem, hint="no consumer would admit it; nothing was written")
     model = foreign.written.tables.model
+    evidence = evidence_of_golden(data, answers)
     if card is None:
-        card = model_card(model, foreign.signature, foreign.contract, parity, sources, golden)
+        card = model_card(
+            model, foreign.signature, foreign.contract, parity, sources, golden, evidence
+        )
     files = {
         MODEL_NAME: foreign.content,
         GOLDEN_NAME: b"".join(msgspec.json.encode(each) + b"\n" for each in golden.vectors),
@@ -146,6 +154,8 @@ def make_bundle(
         CARD_NAME: card,
         CARD_PAGE_NAME: page_of_text(model, card),
     }
+    if evidence is not None:
+        files[EVIDENCE_NAME] = encode_evidence(evidence)
     manifest = Manifest(
         model=model,
         created_at=created_at,
@@ -156,7 +166,7 @@ def make_bundle(
         parity=parity,
         lineage=_lineage(foreign, sources) if sources else None,
     )
-    return ForeignBundle(manifest, files, count, golden)
+    return ForeignBundle(manifest, files, count, golden, evidence)
 
 
 def _answers(version: LoadedVersion, data: GoldenData) -> list[OutputRow]:

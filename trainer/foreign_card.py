@@ -1,7 +1,9 @@
 """The model card of a foreign model, where its maker gives none: what the contract and the proof say."""
 
 from schemas.contract import Contract
+from schemas.evidence import ForeignEvidence
 from schemas.manifest import Parity, Source
+from trainer.foreign_evidence import evidence_in_words
 from trainer.foreign_golden import Golden
 from trainer.signature import Signature
 
@@ -13,6 +15,7 @@ def model_card(
     parity: Parity | None,
     sources: tuple[Source, ...],
     golden: Golden,
+    evidence: ForeignEvidence | None,
 ) -> bytes:
     """The card as Markdown in UTF-8. It says what is known, and what nobody said."""
     producer = f"{signature.producer} {signature.producer_version}".strip()
@@ -49,6 +52,10 @@ def model_card(
         "",
         f"{len(golden.vectors):,} golden vectors. Not shown by any: "
         f"{', '.join(golden.unexercised) or 'nothing that the contract allows'}.",
+        "",
+        "## How good is it?",
+        "",
+        *evidence_in_words(evidence),
         "",
         "## Trained on",
         "",

@@ -6,13 +6,14 @@ Rules:
    null is sent where the field is nullable, and where it is optional the field is left out.
 2. A column with the name of an output holds the pipeline's own predictions. They are given for every
    output or for none; without them nothing proves the graph.
-3. A column that is neither is refused: a misspelt prediction would leave the graph unproven unseen.
-4. A row passes through the decoder of requests, so that what cannot be asked is not proven either. Rows
+3. What came stands in columns that the contract file names by ``actual``; a null says that nobody knows.
+4. A column that is none of these is refused: a misspelt prediction would leave the graph unproven unseen.
+5. A row passes through the decoder of requests, so that what cannot be asked is not proven either. Rows
    count from 1, without a CSV file's header.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -39,22 +40,31 @@ class GoldenData:
     """Rows of golden data: the inputs of each, decoded as a request's are, and what is expected.
 
     ``expected`` maps each output to an array ``[rows]`` of float64; None where there are none.
+    ``actuals`` does so for the outputs that have some, with NaN where a row has none.
     """
 
     path: Path
     inputs: list[Inputs]
     rows: list[Row]
     expected: dict[str, NDArray[np.float64]] | None
+    actuals: dict[str, NDArray[np.float64]]
 
     def where(self, index: int) -> str:
         """The row at this index, counted from 0, as people count it."""
         return f"{self.path}: row {index + 1}"
 
 
-def read_golden_data(path: Path, contract: Contract) -> GoldenData:
-    """The rows at ``path``. Raises NotFound, or ModelwireError with the column or the row at fault."""
+def read_golden_data(
+    path: Path, contract: Contract, actuals: Mapping[str, str] | None = None
+) -> GoldenData:
+    """The rows at ``path``; ``actuals`` maps outputs to the columns of what came.
+
+    Raises NotFound, or ModelwireError with the column or the row at fault.
+    """
+    actuals = actuals or {}
     table = _read(path, contract)
-    _check_columns(path, table, contract)
+    _check_actuals(path, table, contract, actuals)
+    _check_columns(path, table, contract, {*actuals.values()})
     columns = {
         field.name: _Column(path, field, table.column(field.name)).values()
         for field in contract.fields
@@ -67,7 +77,8 @@ def read_golden_data(path: Path, contract: Contract) -> GoldenData:
     expected = None
     if names[0] in table.column_names:
         expected = {name: _expected(path, name, table.column(name)) for name in names}
-    return GoldenData(path, inputs, rows, expected)
+    came = {name: _actual(path, each, table.column(each)) for name, each in actuals.items()}
+    return GoldenData(path, inputs, rows, expected, came)
 
 
 def _read(path: Path, contract: Contract) -> pa.Table:
@@ -98,7 +109,26 @@ def _read(path: Path, contract: Contract) -> pa.Table:
     return table
 
 
-def _check_columns(path: Path, table: pa.Table, contract: Contract) -> None:
+def _check_actuals(
+    path: Path, table: pa.Table, contract: Contract, actuals: Mapping[str, str]
+) -> None:
+    taken = {*(each.name for each in contract.fields), *(each.name for each in contract.outputs)}
+    for output, column in actuals.items():
+        if column in taken:
+            raise ModelwireError(
+                f"the actuals of {output} are said to be in the column {column!r} of {path}, which is a "
+                "field or an output of the contract",
+                hint="store what came in a column of its own, and name it by `actual`",
+            )
+        if column not in table.column_names:
+            raise ModelwireError(
+                f"{path} has no column {column!r} with the actuals of {output}; it has "
+                f"{', '.join(table.column_names)}",
+                hint=f"add what came, or leave `actual` out of [outputs.{output}]",
+            )
+
+
+def _check_columns(path: Path, table: pa.Table, contract: Contract, actuals: set[str]) -> None:
     fields = {field.name: field for field in contract.fields}
     outputs = [output.name for output in contract.outputs]
     found = table.column_names
@@ -114,10 +144,12 @@ def _check_columns(path: Path, table: pa.Table, contract: Contract) -> None:
             f"{path} has no column for {', '.join(missing)}; it has {', '.join(found)}",
             hint="golden data holds the raw inputs by the names that the contract gives the fields",
         )
-    if unknown := [name for name in found if name not in fields and name not in outputs]:
+    known = {*fields, *outputs, *actuals}
+    if unknown := [name for name in found if name not in known]:
         raise ModelwireError(
             f"{path} has columns that are neither fields nor outputs: {', '.join(unknown)}",
-            hint=f"drop them; predictions stand under the names of outputs ({', '.join(outputs)})",
+            hint=f"drop them; predictions stand under the names of outputs ({', '.join(outputs)}), and "
+            "the contract file names the columns of what came: `actual`, in the table of an output",
         )
     absent = [name for name in outputs if name not in found]
     if 0 < len(absent) < len(outputs):
@@ -242,15 +274,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _expected(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    column = _plain(column)
-    kind = column.type
-    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    if not any(each(kind) for each in numbers):
-        raise ModelwireError(
-            f"{path}: column {name} is of {kind}, and predictions are numbers",
-            hint="drop the column, or store the pipeline's predictions in it",
-        )
-    values = np.array([math.nan if v is None else float(v) for v in column.to_pylist()])
+    values = _numbers(path, name, column, "predictions")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise ModelwireError(
@@ -259,6 +283,35 @@ def _expected(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.floa
             hint="every row has a finite prediction, or the file has no such column",
         )
     return values
+
+
+def _actual(path: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
+    values = _numbers(path, name, column, "actuals")
+    if np.isinf(values).any():
+        at = int(np.flatnonzero(np.isinf(values))[0])
+        raise ModelwireError(
+            f"{path}: row {at + 1}, {name}: the actual is infinite",
+            hint="mend the row, or empty the cell",
+        )
+    if np.isnan(values).all():
+        raise ModelwireError(
+            f"{path}: column {name} has no actual in any row",
+            hint="store what came in it, or name no column by `actual`",
+        )
+    return values
+
+
+def _numbers(path: Path, name: str, column: pa.ChunkedArray, what: str) -> NDArray[np.float64]:
+    """The cells as float64, NaN where one is null."""
+    column = _plain(column)
+    kind = column.type
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    if not (pa.types.is_null(kind) or any(each(kind) for each in numbers)):
+        raise ModelwireError(
+            f"{path}: column {name} is of {kind}, and {what} are numbers",
+            hint=f"drop the column, or store the {what} in it",
+        )
+    return np.array([math.nan if v is None else float(v) for v in column.to_pylist()])
 
 
 def _inputs(contract: Contract, columns: dict[str, list[Any]], count: int) -> Iterator[Inputs]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pandas as pd
@@ -15,12 +16,21 @@ from onnx import TensorProto, helper
 from adapters.bundles import list_bundles, read_file, verify_bundle
 from adapters.object_store import open_store
 from modelwire.cli import modelwire
-from schemas.errors import RefusedByRule
-from schemas.manifest import CARD_NAME, CARD_PAGE_NAME, GOLDEN_NAME, decode_golden, digest_of
+from schemas.errors import ModelwireError, RefusedByRule
+from schemas.evidence import Accuracy, ForeignEvidence
+from schemas.manifest import (
+    CARD_NAME,
+    CARD_PAGE_NAME,
+    EVIDENCE_NAME,
+    GOLDEN_NAME,
+    decode_golden,
+    digest_of,
+)
 from scoring.golden import check_golden
 from tests.foreign_models import linear_graph
 from trainer.contract_file import load_contract_file
 from trainer.foreign import ForeignBundle, make_bundle, open_foreign
+from trainer.foreign_evidence import METRICS, accuracy
 from trainer.golden_data import read_golden_data
 
 CONTRACT = """\
@@ -51,7 +61,7 @@ def bundle_of(
     (folder / "contract.toml").write_text(contract, encoding="utf-8")
     data.to_parquet(folder / "data.parquet")
     foreign = open_foreign(graph or linear_graph(), load_contract_file(folder / "contract.toml"))
-    golden = read_golden_data(folder / "data.parquet", foreign.contract)
+    golden = read_golden_data(folder / "data.parquet", foreign.contract, foreign.written.actuals)
     return make_bundle(foreign, golden, tolerance=tolerance, created_at=NOW)
 
 
@@ -173,6 +183,84 @@ def test_the_vectors_hold_in_the_tolerance_that_the_manifest_states(tmp_path: Pa
     assert check_golden(foreign.version, worse.golden.vectors, made.manifest.tolerance) is None
 
 
+MEASURED = CONTRACT + 'actual = "sold"\n'
+
+
+def test_actuals_become_evidence_and_a_section_of_the_card(tmp_path: Path) -> None:
+    """On paper: errors of 2 and 1 where 10 and 5 came, and a row of which nobody knows what came."""
+    data = pd.DataFrame({"lag": [10.0, 2.0, 3.0], "price": [1.0, 1.0, 1.0]})
+    data["sold"] = [10.0, 5.0, np.nan]
+    made = bundle_of(tmp_path, data, contract=MEASURED)
+    raw = made.files[EVIDENCE_NAME]
+    assert made.manifest.files[EVIDENCE_NAME].digest == digest_of(raw)
+    evidence = msgspec.json.decode(raw, type=ForeignEvidence)
+    assert evidence == made.evidence
+    assert (evidence.rows, list(evidence.outputs)) == (3, ["sales"])
+    found = evidence.outputs["sales"]
+    logs = np.array([np.log(13 / 11), np.log(5 / 6)])
+    assert found["model"] == Accuracy(
+        rows=2,
+        rmse=pytest.approx(np.sqrt(2.5), rel=1e-5),
+        mae=1.5,
+        wape=0.2,
+        bias=pytest.approx(1 / 15, rel=1e-5),
+        rmsle=pytest.approx(np.sqrt((logs**2).mean()), rel=1e-5),
+    )
+    assert found["mean of the actuals"] == accuracy(np.array([10.0, 5.0]), np.full(2, 7.5))
+    card = made.files[CARD_NAME].decode()
+    assert "| sales | model | 1.581 | 1.5 | 0.2 | 0.06667 | 0.1749 | 2 |" in card
+    assert "<td>mean of the actuals</td>" in made.files[CARD_PAGE_NAME].decode()
+    assert "no actuals" not in card
+
+
+def test_without_actuals_the_card_says_so(tmp_path: Path) -> None:
+    """There is no evidence, and no figure is made up."""
+    made = bundle_of(tmp_path, frame())
+    assert made.evidence is None
+    assert EVIDENCE_NAME not in made.files
+    assert "The golden data holds no actuals" in made.files[CARD_NAME].decode()
+
+
+@pytest.mark.parametrize(
+    ("actual", "predicted", "absent"),
+    [
+        ([-1.0, 4.0], [1.0, 1.0], {"wape", "bias", "rmsle"}),
+        ([0.0, 0.0], [1.0, 1.0], {"wape", "bias"}),
+        ([1.0, 4.0], [-1.0, 1.0], {"rmsle"}),
+        ([1.0, 4.0], [0.0, 1.0], set()),
+    ],
+)
+def test_what_cannot_be_computed_is_absent(
+    actual: list[float], predicted: list[float], absent: set[str]
+) -> None:
+    """Shares of nothing, and logs of what lies below 0."""
+    found = accuracy(np.array(actual), np.array(predicted))
+    assert {name for name in METRICS if getattr(found, name) is None} == absent
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("lag", [1.0, 2.0], "which is a field or an output"),
+        ("sales", [1.0, 2.0], "which is a field or an output"),
+        ("other", [1.0, 2.0], "has no column 'sold' with the actuals of sales"),
+        ("sold", [None, None], "has no actual in any row"),
+        ("sold", ["a", "b"], "actuals are numbers"),
+        ("sold", [1.0, float("inf")], "row 2, sold: the actual is infinite"),
+    ],
+)
+def test_actuals_that_cannot_be_used_are_refused(
+    tmp_path: Path, column: str, values: list[Any], said: str
+) -> None:
+    """With the column, or the row."""
+    named = column if column in ("lag", "sales") else "sold"
+    data = pd.DataFrame({"lag": [1.0, 2.0], "price": [1.0, 1.0]})
+    data[column] = values
+    with pytest.raises(ModelwireError, match=said) as caught:
+        bundle_of(tmp_path, data, contract=CONTRACT + f'actual = "{named}"\n')
+    assert caught.value.hint
+
+
 class Folder:
     """A folder with a model, a contract and golden data, and the command on them."""
 
@@ -209,10 +297,11 @@ def test_the_command_stores_a_bundle_that_can_be_verified(folder: Folder) -> Non
     report = json.loads(result.stdout)
     assert list(report) == [
         "model", "digest", "uri", "seconds", "size_bytes", "rows", "golden_vectors", "not_exercised",
-        "parity",
+        "parity", "actuals",
     ]  # fmt: skip
     assert (report["model"], report["rows"]) == ("demand", 100)
     assert report["parity"]["max_difference"] <= 1e-5
+    assert report["actuals"] is None
     assert report["uri"].endswith(report["digest"].removeprefix("sha256:"))
     manifest = verify_bundle(folder.store, report["digest"])
     assert manifest.lineage is not None
@@ -230,6 +319,10 @@ def test_people_read_what_was_proven_and_the_digest(folder: Folder) -> None:
     [digest] = list_bundles(folder.store)
     assert f"digest  {digest}\n" in said.stdout
     assert "graph equals the pipeline to" in said.stdout
+    folder.write("contract.toml", MEASURED.encode())
+    frame(sold=frame()["sales"] + 1).to_parquet(folder.path / "data.parquet")
+    assert "sales on 100 actuals: rmse 1, mae 1\n" in folder.create().stdout
+    folder.write("contract.toml", CONTRACT.encode())
     frame().drop(columns="sales").to_parquet(folder.path / "data.parquet")
     said = folder.create()
     assert "parity not proven: the golden data has no predictions (sales)" in said.stdout
