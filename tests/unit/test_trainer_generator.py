@@ -167,10 +167,17 @@ def test_few_series_are_as_many_as_asked_for(tmp_path: Path, series: int) -> Non
     assert panel_of(load_dataset(made.dataset)).keys.series == series
 
 
-@pytest.mark.parametrize(("series", "days", "horizon"), [(0, 100, 16), (1, 43, 16), (1, 100, 0)])
-def test_design_for_no_panel_is_refused(series: int, days: int, horizon: int) -> None:
+@pytest.mark.parametrize(
+    ("series", "days", "horizon", "said"),
+    [
+        (0, 100, 16, "0 series and a horizon of 16 days make no panel"),
+        (1, 43, 16, "43 days are too few for 16 held out"),
+        (1, 100, 0, "1 series and a horizon of 0 days make no panel"),
+    ],
+)
+def test_design_for_no_panel_is_refused(series: int, days: int, horizon: int, said: str) -> None:
     """Too short for a training, or empty."""
-    with pytest.raises(UsageProblem):
+    with pytest.raises(UsageProblem, match=said):
         Design(series=series, days=days, seed=1, horizon=horizon)
 
 

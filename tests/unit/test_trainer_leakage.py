@@ -13,7 +13,7 @@ from tests.unit.trainer_panels import Facets, panel_with
 from trainer import leakage, traffic
 from trainer.dataset import LossChoice
 from trainer.estimator import Fitted, Loss, Preset, Recipe, as_of, fit
-from trainer.evaluation import held_out
+from trainer.evaluation import HeldOut, held_out
 from trainer.keys import Floats, Ints
 from trainer.leakage import leakage_test, same_tables, scrambled
 from trainer.panel import Covariate, CovariateKind, Panel, Traffic
@@ -116,6 +116,18 @@ def test_learning_from_references_is_caught(panel: Panel) -> None:
 
     found = verdict(replace(panel, references=guesses), ALONE, greedy)
     assert "tables as of 2024-04-07" in changed(found)
+
+
+def test_intervals_from_held_out_days_are_caught(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that intervals would be calibrated on, were they read to the panel's end."""
+
+    def greedy(seen: Panel, last: int | None = None) -> HeldOut:
+        return held_out(replace(seen, horizon=2 * seen.horizon))
+
+    monkeypatch.setattr(leakage, "held_out", greedy)
+    assert changed(verdict(panel, ALONE)) == ["rows that intervals are calibrated on"]
 
 
 def test_a_panel_without_held_out_days_is_tested_earlier(panel: Panel) -> None:

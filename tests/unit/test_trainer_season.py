@@ -9,7 +9,7 @@ from tests.unit.panel_reading import panel_of
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of
 from trainer.chain import Design
 from trainer.dataset import LossChoice, load_dataset
-from trainer.estimator import Preset, fit
+from trainer.estimator import Preset, fit, training_origins
 from trainer.evaluation import held_out, scores
 from trainer.generator import generate
 from trainer.keys import Floats, Ints, Keys
@@ -104,7 +104,10 @@ def test_every_origin_of_a_panel_has_a_season_or_none(days: int) -> None:
     fitted = fit(panel, recipe_of(Preset.PLAIN))
     names = [name for lookup in fitted.lookups for name in lookup.names]
     assert ("season" in names) == (panel.cutoff + 1 >= LEAST_PANEL)
-    assert Past.of(Demand.of(panel), panel.cutoff, PACES[0]).season is not None or days < 653
+    demand = Demand.of(panel)
+    for origin in (panel.cutoff, *training_origins(panel)):
+        season = Past.of(demand, origin, PACES[0]).season
+        assert (season is not None) == (panel.cutoff + 1 >= LEAST_PANEL), origin
 
 
 LONG = Facets(
