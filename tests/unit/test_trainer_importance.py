@@ -81,6 +81,18 @@ def test_a_field_that_nothing_depends_on_does_not(forecaster: Forecaster, held: 
     assert rises(found.fields)["promotion"] == 0.0
 
 
+def test_weekdays_are_exchanged_within_their_week(forecaster: Forecaster, held: HeldOut) -> None:
+    """What is far ahead stays far ahead; the date as a whole is exchanged among all rows."""
+    generator = np.random.default_rng(0)
+    fields = importance._fields(forecaster, held.requests, "day", generator)
+    usual = held.requests.days
+    weekday, date = fields["day (weekday)"]().days, fields["day"]().days
+    first = forecaster.cutoff_day + 1
+    assert ((weekday - first) // 7 == (usual - first) // 7).all()
+    assert (weekday != usual).mean() > 0.7
+    assert ((date - first) // 7 != (usual - first) // 7).mean() > 0.3
+
+
 def test_groups_matter_as_far_as_the_base_reads_them(forecaster: Forecaster, held: HeldOut) -> None:
     """Without trees, only what adds up to the base counts."""
     found = importance_of(forecaster, held, "day", seed=0)
