@@ -218,7 +218,7 @@ def test_what_calibrates_is_said(panel: Panel, evidence: Evidence, holdout: Exam
 def daily() -> tuple[Panel, Trained]:
     """A panel that is forecast a day ahead, with days enough for older folds."""
     panel = panel_with(Facets(days=140, horizon=1, held_out=1))
-    return panel, develop(panel, Preset.PLAIN, Choice.LOG1P, seed=0)
+    return panel, develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
 
 
 def test_short_horizons_are_calibrated_on_several_folds(daily: tuple[Panel, Trained]) -> None:

@@ -10,7 +10,7 @@ from tests.unit.evidence_panels import made_up_panel
 from tests.unit.trainer_panels import Facets, panel_with
 from trainer import importance
 from trainer.calendar import COLUMNS
-from trainer.dataset import Loss as Choice
+from trainer.dataset import LossChoice
 from trainer.estimator import Forecaster, Loss, Preset, Recipe, fit
 from trainer.evaluation import HeldOut, held_out, scores
 from trainer.importance import OTHER, group_of, importance_of, importance_of_training
@@ -157,7 +157,7 @@ def without_held_out_days(panel: Panel) -> Panel:
 def test_without_a_holdout_the_newest_fold_is_shuffled(panel: Panel) -> None:
     """With the forecaster of that fold, which saw none of its days; where and when is said."""
     whole = without_held_out_days(panel)
-    trained = develop(whole, Preset.PLAIN, Choice.LOG1P, seed=0)
+    trained = develop(whole, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     found = importance_of_training(trained, held_out(whole), "day", seed=0)
     assert found is not None
     newest = trained.backtest.folds[0]
@@ -172,7 +172,7 @@ def test_without_a_holdout_the_newest_fold_is_shuffled(panel: Panel) -> None:
 
 def test_a_holdout_is_shuffled_where_there_is_one(panel: Panel, held: HeldOut) -> None:
     """By the model that is released."""
-    trained = develop(panel, Preset.PLAIN, Choice.LOG1P, seed=0)
+    trained = develop(panel, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     found = importance_of_training(trained, held, "day", seed=0)
     assert found == importance_of(trained.forecaster, held, "day", seed=0)
     assert found is not None
@@ -182,6 +182,6 @@ def test_a_holdout_is_shuffled_where_there_is_one(panel: Panel, held: HeldOut) -
 def test_without_days_to_shuffle_nothing_is_said() -> None:
     """A panel too short for a fold, of which nothing is held out."""
     short = panel_with(Facets(days=30, held_out=0))
-    trained = develop(short, Preset.PLAIN, Choice.LOG1P, seed=0)
+    trained = develop(short, Preset.PLAIN, LossChoice.LOG1P, seed=0)
     assert trained.tested is None
     assert importance_of_training(trained, held_out(short), "day", seed=0) is None
