@@ -61,7 +61,9 @@ def test_only_what_nothing_asks_for_goes_and_only_when_told(harness: Harness) ->
         withdrawn: (False, f"{harness.model}:3 is retired, and no kept answer refers to it"),
         unreleased: (False, "no model of this cluster ever released it"),
     }
-    assert judged(harness, "--grace-days", "100000")[unreleased][0], "it may be about to be released"
+    assert judged(harness, "--grace-days", "100000")[unreleased][0], (
+        "it may be about to be released"
+    )
     assert set(list_bundles(harness.store)) == set(found), "a dry run"
     assert "2 would be removed; --yes removes them" in harness.run("bundle", "gc")
     judged(harness, "--yes")
