@@ -8,7 +8,7 @@ An absent optional field is left ``UNSET`` and null is left ``None``: ``scoring.
 what the contract says, and the raw inputs stay what the caller wrote.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -40,9 +40,11 @@ def compile_inputs(contract: Contract) -> DecodeInputs:
             row = decoder.decode(raw)
         except UNREADABLE as error:
             raise explain(raw, error) from None
-        if raw.count(b'"') != count_quotes(row):
+        if [raw.count(b'"')] != count_quotes([row]):
             refuse_duplicate_keys(raw)
-        check_horizon(row)
+        outside = check_horizon(row)
+        if outside is not None:
+            raise outside
         return row
 
     return decode_inputs
@@ -99,13 +101,11 @@ def _limits(field: Field) -> Meta:
     )
 
 
-def quote_counter(contract: Contract) -> Callable[[Row], int]:
-    """How many quotes the raw JSON of a row has when no key stands twice."""
+def quote_counter(contract: Contract) -> Callable[[Sequence[Row]], list[int]]:
+    """How many quotes the raw JSON of each of some rows has when no key stands twice in it."""
     quoted = {FieldType.STRING, FieldType.DATE}
     plain = sum(4 if field.type in quoted else 2 for field in contract.fields)
     loose = [field for field in contract.fields if not field.required or field.nullable]
-    if not loose:
-        return lambda row: plain
 
     def count(row: Row) -> int:
         quotes = plain
@@ -118,11 +118,13 @@ def quote_counter(contract: Contract) -> Callable[[Row], int]:
                 quotes -= 2
         return quotes
 
-    return count
+    if not loose:
+        return lambda rows: [plain] * len(rows)
+    return lambda rows: list(map(count, rows))
 
 
-def horizon_check(contract: Contract) -> Callable[[Row], None]:
-    """What raises Rejected for a row whose date the version does not answer for."""
+def horizon_check(contract: Contract) -> Callable[[Row], Rejected | None]:
+    """What says why a row is rejected whose date the version does not answer for."""
     horizon = contract.horizon
     if horizon is None:
         return lambda row: None
@@ -130,13 +132,11 @@ def horizon_check(contract: Contract) -> Callable[[Row], None]:
     reject_after = horizon.beyond is Beyond.REJECT
     days = f"this version answers for {first} to {last}"
 
-    def check(row: Row) -> None:
+    def check(row: Row) -> Rejected | None:
         day = getattr(row, name)
         if isinstance(day, date) and (day < first or (reject_after and day > last)):
-            raise Rejected(
-                Reason.OUTSIDE_HORIZON,
-                f"{name} is {day}; {days}",
-            )
+            return Rejected(Reason.OUTSIDE_HORIZON, f"{name} is {day}; {days}")
+        return None
 
     return check
 

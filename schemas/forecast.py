@@ -5,10 +5,10 @@ It echoes the request's inputs byte for byte and says which version gave it, why
 answer's identity.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -71,6 +71,24 @@ class _Spliced(msgspec.Struct, frozen=True, gc=False):
     scored_at: msgspec.Raw
 
 
+class Asked(Protocol):
+    """What a forecast repeats of its request (``schemas.request.Request``)."""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's."""
+        ...
+
+    @property
+    def inputs(self) -> msgspec.Raw:
+        """As they came."""
+        ...
+
+
+EncodeForecasts = Callable[[Sequence[Asked], Sequence[Any], Sequence[Source]], list[bytes]]
+"""From requests, outputs and sources to the bytes of their forecasts."""
+
+
 def forecast_encoder(
     *,
     model: str,
@@ -81,11 +99,10 @@ def forecast_encoder(
     scored_at: datetime,
     instance: str,
     runtime: str,
-) -> Callable[[str, msgspec.Raw, Any, Source], bytes]:
-    """What gives the bytes of ``encode_forecast`` from what differs between the forecasts of a batch.
+) -> EncodeForecasts:
+    """What gives the bytes of ``encode_forecast`` for the forecasts of a batch, each column in order.
 
-    That is, in this order, ``request_id``, ``inputs``, ``outputs`` and ``source``. What they share is
-    encoded once, and the bytes grow in one buffer: 0.33 µs a forecast instead of 0.54.
+    What they share is encoded once, and the bytes grow in one buffer.
     """
     why = _members(
         {
@@ -100,9 +117,15 @@ def forecast_encoder(
     encode_into = msgspec.json.Encoder().encode_into
     buffer = bytearray()
 
-    def encode(request_id: str, inputs: msgspec.Raw, outputs: Any, source: Source) -> bytes:
-        encode_into(_Spliced(request_id, inputs, outputs, why, source, end), buffer)
-        return bytes(buffer)
+    def encode(
+        requests: Sequence[Asked], outputs: Sequence[Any], sources: Sequence[Source]
+    ) -> list[bytes]:
+        values = []
+        for request, given, source in zip(requests, outputs, sources, strict=True):
+            spliced = _Spliced(request.request_id, request.inputs, given, why, source, end)
+            encode_into(spliced, buffer)
+            values.append(b"".join((buffer,)))  # the shortest way to copy it
+        return values
 
     return encode
 

@@ -22,17 +22,19 @@ Nothing here reads a clock or a record from anywhere: the caller hands in both, 
 and owns the transaction around them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import compress, repeat
 from typing import cast
 
 import msgspec
 
 from deployment.routing import BUCKETS, bucket, route
 from schemas.codec import Row
+from schemas.first_look import Verdicts, without
 from schemas.forecast import Source, Variant, forecast_encoder
 from schemas.rejection import MAX_DETAIL_LENGTH, Reason, Rejected, Rejection
-from schemas.request import UNREADABLE, Request, decode_envelope, decode_request, diagnose
+from schemas.request import Request, decode_each, decode_envelope, decode_request, diagnose
 from scoring.runs import run_rows
 from scoring.snapshot import LoadedVersion, Shadow, Snapshot
 
@@ -73,11 +75,23 @@ _Answers = list[Answer | None]
 
 
 class _Group(msgspec.Struct):
-    """The requests that go to one version, and where each stands in the batch."""
+    """The requests that go to one version, column by column: their places in the batch first."""
 
     variant: Variant
     version: LoadedVersion
-    taken: list[tuple[int, Request, Row]]
+    places: list[int] = []
+    requests: list[Request] = []
+    rows: list[Row] = []
+
+    def look(
+        self, places: Sequence[int], values: Sequence[bytes], requests: Sequence[Request]
+    ) -> Verdicts:
+        """Step 3 for requests that may be good at first sight; what becomes of the others, by place."""
+        rows, verdicts = self.version.first_look(values, requests)
+        self.places += without(places, verdicts)
+        self.requests += without(requests, verdicts)
+        self.rows += rows
+        return {places[at]: verdict for at, verdict in verdicts.items()}
 
     def take(self, place: int, incoming: Incoming, request: Request) -> None:
         """Step 3 for one request. Raises Rejected where the version's contract does not take it."""
@@ -85,7 +99,9 @@ class _Group(msgspec.Struct):
         size, limit = len(incoming.value or b""), self.version.contract.max_request_bytes
         if size > limit:
             raise Rejected(Reason.TOO_LARGE, f"the value has {size} bytes; the limit is {limit}")
-        self.taken.append((place, request, self.version.decode(bytes(request.inputs))))
+        self.rows.append(self.version.decode(bytes(request.inputs)))
+        self.places.append(place)
+        self.requests.append(request)
 
 
 class _Scene(msgspec.Struct, frozen=True):
@@ -139,7 +155,7 @@ def shadow_answers(
     """
     scene = _Scene(snapshot, _with_zone(scored_at), instance, runtime, max_answer_bytes)
     answers: _Answers = [None] * len(batch)
-    group = _Group(Variant.SHADOW, shadow.version, [])
+    group = _Group(Variant.SHADOW, shadow.version)
     versions = [shadow.version, *(each.version for each in _groups(snapshot))]
     limit = max(version.contract.max_request_bytes for version in versions)
     for place, incoming in enumerate(batch):
@@ -174,40 +190,68 @@ def _with_zone(scored_at: datetime) -> datetime:
 
 def _groups(snapshot: Snapshot) -> tuple[_Group, ...]:
     """An empty group for each version that answers, the champion's first."""
-    champion = _Group(Variant.CHAMPION, snapshot.champion, [])
+    champion = _Group(Variant.CHAMPION, snapshot.champion)
     if snapshot.candidate is None or snapshot.routing.weight == 0:
         return (champion,)
-    return (champion, _Group(Variant.CANDIDATE, snapshot.candidate, []))
+    return (champion, _Group(Variant.CANDIDATE, snapshot.candidate))
 
 
 def _admit(scene: _Scene, batch: Sequence[Incoming], answers: _Answers) -> tuple[_Group, ...]:
     """Steps 1 to 3: the decodable requests by version. The rejections of the rest go to ``answers``."""
     groups = _groups(scene.snapshot)
-    champion, is_alone = groups[0], len(groups) == 1
     limit = max(group.version.contract.max_request_bytes for group in groups)
-    # Requests up to this size get a first look; none does while some are known to crash the runtime.
-    sighted = 0 if scene.crashing else limit
-    for place, incoming in enumerate(batch):
-        value = incoming.value
-        if value and len(value) <= sighted:
-            group = None
-            try:
-                request = decode_envelope(value)
-                group = champion if is_alone else _routed(scene, groups, incoming, request)
-                row = group.version.first_look(value, request)
-            except UNREADABLE as error:
-                answers[place] = _reject(scene, incoming, None, diagnose(value, error))
-                continue
-            except Rejected as rejected:
-                answers[place] = _reject(scene, incoming, group, rejected)
-                continue
-            if row is not None:
-                group.taken.append((place, request, row))
-                continue
-        rejection = _look_closer(scene, groups, limit, place, incoming)
-        if rejection is not None:
-            answers[place] = rejection
+    # None gets a first look while some are known to crash the runtime.
+    left: Iterable[int] = range(len(batch))
+    if not scene.crashing:
+        left = _look_first(scene, groups, limit, batch, answers)
+    for place in left:
+        answers[place] = _look_closer(scene, groups, limit, place, batch[place])
     return groups
+
+
+def _look_first(
+    scene: _Scene,
+    groups: tuple[_Group, ...],
+    limit: int,
+    batch: Sequence[Incoming],
+    answers: _Answers,
+) -> list[int]:
+    """Steps 1 to 3 for what is good or bad at first sight; the places of those left open."""
+    values = [incoming.value or b"" for incoming in batch]
+    left = [place for place, value in enumerate(values) if not 0 < len(value) <= limit]
+    places = without(range(len(batch)), left)
+    requests, errors = decode_each(decode_envelope, without(values, left))
+    for at, error in errors.items():
+        place = places[at]
+        answers[place] = _reject(scene, batch[place], None, diagnose(values[place], error))
+    for group, mine, asked in _shared_out(scene, groups, batch, without(places, errors), requests):
+        verdicts = group.look(mine, [values[place] for place in mine], asked)
+        for place, verdict in verdicts.items():
+            if verdict is None:
+                left.append(place)
+            else:
+                answers[place] = _reject(scene, batch[place], group, verdict)
+    return left
+
+
+def _shared_out(
+    scene: _Scene,
+    groups: tuple[_Group, ...],
+    batch: Sequence[Incoming],
+    places: Sequence[int],
+    requests: Sequence[Request],
+) -> Iterator[tuple[_Group, Sequence[int], Sequence[Request]]]:
+    """Step 2 for many: the groups, each with the places and the requests that are routed to it."""
+    if len(groups) == 1:
+        yield groups[0], places, requests
+        return
+    chosen = [
+        _routed(scene, groups, batch[place], request)
+        for place, request in zip(places, requests, strict=True)
+    ]
+    for group in groups:
+        mine = [each is group for each in chosen]
+        yield group, list(compress(places, mine)), list(compress(requests, mine))
 
 
 def _look_closer(
@@ -240,9 +284,9 @@ def _answer_group(
     scene: _Scene, batch: Sequence[Incoming], group: _Group, answers: _Answers
 ) -> None:
     """Steps 4 and 5 for the rows of one version."""
-    if not group.taken:
+    if not group.rows:
         return
-    version, variant, limit = group.version, group.variant, scene.max_answer_bytes
+    version, variant = group.version, group.variant
     encode = forecast_encoder(
         model=scene.snapshot.model_name,
         version=version.version,
@@ -253,17 +297,22 @@ def _answer_group(
         instance=scene.instance,
         runtime=scene.runtime,
     )
-    outcomes = run_rows(version, [row for _, _, row in group.taken])
-    for (place, request, _), outcome in zip(group.taken, outcomes, strict=True):
-        incoming = batch[place]
-        if isinstance(outcome, Rejected):
-            answers[place] = _reject(scene, incoming, group, outcome)
-            continue
-        value = encode(request.request_id, request.inputs, outcome, _source(incoming))
-        if len(value) <= limit:
-            answers[place] = ForecastAnswer(incoming, value, variant)
-        else:
-            answers[place] = _reject(scene, incoming, group, _oversized(value, scene))
+    outcomes = run_rows(version, group.rows)
+    faults = {at: each for at, each in enumerate(outcomes) if isinstance(each, Rejected)}
+    for at, fault in faults.items():
+        place = group.places[at]
+        answers[place] = _reject(scene, batch[place], group, fault)
+    places = without(group.places, faults)
+    asked = [batch[place] for place in places]
+    requests, outputs = without(group.requests, faults), without(outcomes, faults)
+    values = encode(requests, outputs, _sources(asked))
+    forecasts = map(ForecastAnswer, asked, values, repeat(variant))
+    for place, forecast in zip(places, forecasts, strict=True):
+        answers[place] = forecast
+    if max(map(len, values), default=0) > scene.max_answer_bytes:
+        for place, incoming, value in zip(places, asked, values, strict=True):
+            if len(value) > scene.max_answer_bytes:
+                answers[place] = _reject(scene, incoming, group, _oversized(value, scene))
 
 
 def _oversized(value: bytes, scene: _Scene) -> Rejected:
@@ -276,6 +325,7 @@ def _oversized(value: bytes, scene: _Scene) -> Rejected:
 def _reject(
     scene: _Scene, incoming: Incoming, group: _Group | None, rejected: Rejected
 ) -> RejectionAnswer:
+    (source,) = _sources([incoming])
     rejection = Rejection(
         reason=rejected.reason,
         detail=rejected.detail[:MAX_DETAIL_LENGTH],
@@ -284,12 +334,12 @@ def _reject(
         variant="" if group is None else group.variant,
         digest="" if group is None else group.version.digest,
         revision=scene.snapshot.revision,
-        source=_source(incoming),
+        source=source,
         instance=scene.instance,
         runtime=scene.runtime,
     )
     return RejectionAnswer(incoming, rejection)
 
 
-def _source(incoming: Incoming) -> Source:
-    return Source(incoming.topic, incoming.partition, incoming.offset, incoming.timestamp_ms)
+def _sources(batch: Sequence[Incoming]) -> list[Source]:
+    return [Source(each.topic, each.partition, each.offset, each.timestamp_ms) for each in batch]

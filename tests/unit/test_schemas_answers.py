@@ -26,6 +26,7 @@ from schemas.rejection import (
     read_rejection,
     rejection_headers,
 )
+from schemas.request import Request
 
 DIGEST = f"sha256:{'a' * 64}"
 
@@ -114,12 +115,15 @@ def test_the_forecasts_of_a_batch_have_the_bytes_of_each_one(
         "instance": instance,
         "runtime": instance[::-1],
     }
-    encode = forecast_encoder(**shared)
-    for request_id, inputs, outputs, source in batch:
-        one = Forecast(
-            request_id=request_id, inputs=inputs, outputs=outputs, source=source, **shared
+    requests = [Request(request_id, inputs) for request_id, inputs, _, _ in batch]
+    outputs = [given for _, _, given, _ in batch]
+    sources = [source for _, _, _, source in batch]
+    assert forecast_encoder(**shared)(requests, outputs, sources) == [
+        encode_forecast(
+            Forecast(request_id=request_id, inputs=inputs, outputs=given, source=source, **shared)
         )
-        assert encode(request_id, inputs, outputs, source) == encode_forecast(one)
+        for request_id, inputs, given, source in batch
+    ]
 
 
 @given(st.text(), st.text(min_size=1), st.sampled_from(["", " ", "\n\t"]))

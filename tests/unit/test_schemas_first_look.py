@@ -1,5 +1,8 @@
 """The first look: what it takes is what a closer look would take, and plain requests need no other."""
 
+import gc
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,9 +13,9 @@ from hypothesis import strategies as st
 
 from schemas.codec import compile_inputs
 from schemas.contract import Contract
-from schemas.first_look import compile_first_look
+from schemas.first_look import Verdicts, compile_first_look
 from schemas.rejection import Rejected
-from schemas.request import UNREADABLE, decode_envelope, decode_request
+from schemas.request import UNREADABLE, decode_each, decode_envelope, decode_request
 
 CONTRACT = Contract(
     fields=(
@@ -33,10 +36,10 @@ def at_first_sight(value: bytes) -> tuple[Any, ...] | None:
     """Id and row of a request that the first look takes."""
     try:
         request = decode_envelope(value)
-        row = look(value, request)
-    except (*UNREADABLE, Rejected):
+    except UNREADABLE:
         return None
-    return None if row is None else (request, row)
+    rows, _ = look([value], [request])
+    return (request, rows[0]) if rows else None
 
 
 def looked_closer(value: bytes) -> tuple[Any, ...] | None:
@@ -55,6 +58,23 @@ def told(found: tuple[Any, ...] | None) -> object:
     request, row = found
     said = (request.request_id, bytes(request.inputs), request.requested_at)
     return (*said, *msgspec.structs.astuple(row))
+
+
+def spoken(rows: Sequence[Any], verdicts: Verdicts) -> list[object]:
+    """What is said of each request of a batch, in a form that can be compared."""
+    left = iter(rows)
+    said: list[object] = []
+    for place in range(len(rows) + len(verdicts)):
+        if place not in verdicts:
+            said.append(msgspec.structs.astuple(next(left)))
+            continue
+        verdict = verdicts[place]
+        said.append(None if verdict is None else verdict.args)
+    return said
+
+
+class _Kept(msgspec.Struct, weakref=True):
+    """What can be watched."""
 
 
 ITEM, DAY, PRICE = b'"item":"a"', b'"day":"2017-08-03"', b'"price":1.5'
@@ -144,11 +164,48 @@ def test_what_is_rejected_at_first_sight_is_what_a_closer_look_rejects(
         request = decode_envelope(value)
     except UNREADABLE:
         return
-    try:
-        look(value, request)
+    _, verdicts = look([value], [request])
+    sighted = verdicts.get(0)
+    if sighted is None:
         return
-    except Rejected as rejected:
-        sighted = rejected
     with pytest.raises(Rejected) as closer:
         decode(bytes(decode_request(value, CONTRACT.max_request_bytes).inputs))
     assert closer.value.args == sighted.args
+
+
+@given(st.lists(st.tuples(st.lists(pieces | wrong, max_size=5), st.booleans()), max_size=12))
+def test_a_request_is_told_the_same_in_any_company(
+    batch: list[tuple[list[bytes], bool]],
+) -> None:
+    """What is wrong with others of a batch, and how many they are, changes nothing; order is kept."""
+    values = [
+        AROUND[0] % b"{%b}" % b",".join(inner) + b" " * 300 * is_long for inner, is_long in batch
+    ]
+    requests = [decode_envelope(value) for value in values]
+    together = spoken(*look(values, requests))
+    assert together == [
+        spoken(*look([value], [request]))[0]
+        for value, request in zip(values, requests, strict=True)
+    ]
+
+
+def test_what_follows_an_unreadable_text_is_decoded() -> None:
+    """One after the other, at both ends, and nothing else: each error stands at its place."""
+    texts = [b"{", b"1", b"nul", b"x", b"2", b'"\xff"', b"3", b"["]
+    decoded, errors = decode_each(msgspec.json.decode, texts)
+    assert decoded == [1, 2, 3]
+    assert sorted(errors) == [0, 2, 3, 5, 7]
+    assert all(isinstance(error, UNREADABLE) for error in errors.values())
+    assert decode_each(msgspec.json.decode, []) == ([], {})
+
+
+def test_an_unreadable_text_keeps_nothing_in_memory() -> None:
+    """An error that held the call that raised it would hold the whole batch until a collection."""
+    gc.disable()
+    try:
+        decoded, errors = decode_each(msgspec.json.Decoder(type=_Kept).decode, [b"{}", b"{"])
+        kept = weakref.ref(decoded[0])
+        del decoded, errors
+        assert kept() is None
+    finally:
+        gc.enable()
