@@ -26,7 +26,7 @@ is the group's side; the transactional producer is in ``answer_writer``, errors 
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -40,7 +40,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from adapters.answer_writer import AnswerWriter, MustAbort, TooLargeForTopic
+from adapters.answer_writer import AnswerWriter, Forecast, MustAbort
 from adapters.group_cover import LOOK_SECONDS, Cover, assignment_of
 from adapters.kafka import NotPermitted, open_client, topic_names
 from adapters.settings import Membership, Settings
@@ -57,7 +57,6 @@ __all__ = [
     "MustAbort",
     "RequestStream",
     "StreamFailed",
-    "TooLargeForTopic",
 ]
 
 log = structlog.get_logger()
@@ -151,8 +150,6 @@ class RequestStream:
         )
         self.record_limit = self._writer.record_limit
         """The largest answer in bytes, of what the topics of answers take."""
-        self.produce_forecast = self._writer.produce_forecast
-        """Hand over a forecast. Bound here, since each answer costs a call."""
         self._failure: ModelwireError | None = None
         self._assigned: set[int] = set()
         self._unsettled = Unsettled()
@@ -249,6 +246,13 @@ class RequestStream:
     def begin(self) -> None:
         """Open a transaction. Raises StreamFailed."""
         self._writer.begin()
+
+    def produce_forecasts(self, forecasts: Iterable[Forecast]) -> list[int]:
+        """Hand over forecasts; the result are the places of those that are too large for their topic.
+
+        Raises MustAbort, StreamFailed.
+        """
+        return self._writer.produce_forecasts(forecasts)
 
     def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         """Hand over a rejection. Raises TooLargeForTopic, MustAbort, StreamFailed."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from adapters.request_stream import Committed, Fetched, MustAbort, RequestStream, TooLargeForTopic
+from adapters.request_stream import Committed, Fetched, MustAbort, RequestStream
 from adapters.settings import Consumer
 from consumer import instructions as do
 from consumer.answering import Answering, Pace
@@ -206,18 +206,18 @@ class Service:
         return answers
 
     def _write(self, answers: Sequence[Answer]) -> Sequence[Answer]:
-        produce = self._stream.produce_forecast
-        written = answers
-        for place, each in enumerate(answers):
-            if isinstance(each, ForecastAnswer):  # the usual case first: it is the cheaper question
-                incoming = each.incoming
-                try:
-                    produce(incoming.partition, incoming.key, each.value)
-                    continue
-                except TooLargeForTopic:
-                    each = too_large(each, self._record_limit)
-                    written = [*written[:place], each, *written[place + 1 :]]
-            self._write_rejection(each)
+        forecasts = [each for each in answers if isinstance(each, ForecastAnswer)]
+        beyond = self._stream.produce_forecasts(forecasts)
+        if not beyond and len(forecasts) == len(answers):
+            return answers
+        instead = {
+            forecasts[place].incoming: too_large(forecasts[place], self._record_limit)
+            for place in beyond
+        }
+        written = [instead.get(each.incoming, each) for each in answers]
+        for each in written:
+            if isinstance(each, RejectionAnswer):
+                self._write_rejection(each)
         return written
 
     def _write_rejection(self, each: RejectionAnswer) -> None:

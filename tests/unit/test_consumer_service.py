@@ -1,7 +1,7 @@
 """The answering loop's order of looks: what changes inside a fetch counts for the batch it gives."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapters.request_stream import Committed, TooLargeForTopic
+from adapters.request_stream import Committed
 from adapters.settings import Settings
 from adapters.stream_config import consumer_config
 from consumer.answering import Serving
 from consumer.control import Heard
 from consumer.journal import Journal
 from consumer.models import Report
+from consumer.outgoing import too_large
 from consumer.service import Service
 from consumer.shadow import ShadowScorer
 from deployment.ledger import StampVerdict
@@ -27,7 +28,7 @@ from deployment.state import Deployment, Release, Standing
 from schemas.fleet import Refused
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import Headers, Reason, read_rejection
-from scoring.batch import ForecastAnswer, Incoming
+from scoring.batch import Answer, ForecastAnswer, Incoming
 from scoring.snapshot import Shadow, Snapshot, load
 from tests.bundles import LAST_DAY, contract
 
@@ -80,9 +81,12 @@ class ScriptedStream:
     def begin(self) -> None:
         self.said.append(("begin", None))
 
-    def produce_forecast(self, partition: int, key: bytes | None, value: bytes) -> None:
-        """No forecast is small enough for this topic."""
-        raise TooLargeForTopic
+    def produce_forecasts(self, forecasts: Sequence[ForecastAnswer]) -> list[int]:
+        """Those of odd offsets are too large for this topic."""
+        taken = [each.incoming.offset for each in forecasts if each.incoming.offset % 2 == 0]
+        if taken:
+            self.said.append(("forecasts", taken))
+        return [place for place, each in enumerate(forecasts) if each.incoming.offset % 2]
 
     def produce_rejection(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         rejection = read_rejection(headers)
@@ -209,10 +213,7 @@ def test_a_partition_is_given_back_only_after_its_answers_are_committed() -> Non
     assert scene.service.answering.holdings.partitions == ()
 
 
-def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
-    """The request is answered in the same transaction all the same, and counted as what was written."""
-    scene = Scene()
-    source = Source("m.requests", 0, 7, 1_000)
+def forecast_at(offset: int) -> ForecastAnswer:
     forecast = Forecast(
         request_id="r",
         inputs=msgspec.Raw(b"{}"),
@@ -222,17 +223,43 @@ def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
         digest="sha256:" + "0" * 64,
         variant=Variant.CHAMPION,
         revision=1,
-        source=source,
+        source=Source("m.requests", 0, offset, 1_000),
         scored_at=datetime(2026, 1, 1, tzinfo=UTC),
         instance="i",
     )
-    incoming = Incoming("m.requests", 0, 7, 1_000, b"key", b"{}")
-    large = ForecastAnswer(incoming, encode_forecast(forecast), Variant.CHAMPION)
+    incoming = Incoming("m.requests", 0, offset, 1_000, b"key", b"{}")
+    return ForecastAnswer(incoming, encode_forecast(forecast), Variant.CHAMPION)
+
+
+def written(*answers: Answer) -> Scene:
+    """A service that wrote these answers and committed."""
+    scene = Scene()
     scene.service._run(scene.service.answering.transactions.begin(scene.loader.ready))
-    scene.service._run(scene.service.answering.transactions.write([large]))
+    scene.service._run(scene.service.answering.transactions.write(answers))
     scene.service._run(scene.service.answering.transactions.commit())
+    return scene
+
+
+def test_a_forecast_that_the_producer_refuses_becomes_a_rejection() -> None:
+    """The request is answered in the same transaction all the same, and counted as what was written."""
+    scene = written(forecast_at(7))
     assert scene.stream.said[-2:] == [("answer", (7, 1)), ("commit", ({}, "log:1:head"))]
     assert scene.service.answering.transactions.reasons == {Reason.ANSWER_TOO_LARGE: 1}
+
+
+def test_every_answer_of_a_mixed_batch_is_written_once() -> None:
+    """Forecasts that are taken, those that are not, and rejections: each in one way, and all counted."""
+    rejected = too_large(forecast_at(4), LIMIT)
+    scene = written(forecast_at(2), forecast_at(3), rejected, forecast_at(5), forecast_at(6))
+    assert scene.stream.said[-5:] == [
+        ("forecasts", [2, 6]),
+        ("answer", (3, 1)),
+        ("answer", (4, 1)),
+        ("answer", (5, 1)),
+        ("commit", ({}, "log:1:head")),
+    ]
+    transactions = scene.service.answering.transactions
+    assert (transactions.answered, transactions.rejected) == (2, 3)
 
 
 def test_a_version_that_memory_is_short_for_is_not_refused_for_good() -> None:
