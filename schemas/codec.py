@@ -10,6 +10,7 @@ what the contract says, and the raw inputs stay what the caller wrote.
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -51,10 +52,18 @@ def compile_inputs(contract: Contract) -> DecodeInputs:
 
 
 def inputs_struct(contract: Contract) -> type[msgspec.Struct]:
-    """The class of the contract's rows: what it cannot say of them is checked after decoding."""
+    """The class of the contract's rows: what it cannot say of them is checked after decoding.
+
+    Versions with the same fields share it: a class costs kilobytes, and only the collector frees it.
+    """
+    return _struct_of(tuple(row_fields(contract)))
+
+
+@lru_cache(maxsize=64)
+def _struct_of(fields: tuple[Field, ...]) -> type[msgspec.Struct]:
     return msgspec.defstruct(
         "Inputs",
-        [_declare(field) for field in row_fields(contract)],
+        [_declare(field) for field in fields],
         frozen=True,
         forbid_unknown_fields=True,
         gc=False,

@@ -17,6 +17,7 @@ it costs a quarter of reading attributes one by one.
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -133,6 +134,12 @@ def output_tensors(contract: Contract) -> tuple[str, ...]:
     return tuple(dict.fromkeys(output.tensor for output in contract.outputs))
 
 
+@lru_cache(maxsize=64)
+def _struct_of(names: tuple[str, ...]) -> type[msgspec.Struct]:
+    """The class of the outputs; versions share it, as they do that of their rows."""
+    return msgspec.defstruct("Outputs", [(name, Any) for name in names], frozen=True, gc=False)
+
+
 def compile_outputs(contract: Contract) -> ReadOutputs:
     """A function from (tensors in the order of ``output_tensors``, number of rows) to one entry a row.
 
@@ -141,9 +148,7 @@ def compile_outputs(contract: Contract) -> ReadOutputs:
     """
     tensors = output_tensors(contract)
     outputs = contract.outputs
-    shape = msgspec.defstruct(
-        "Outputs", [(output.name, Any) for output in outputs], frozen=True, gc=False
-    )
+    shape = _struct_of(tuple(output.name for output in outputs))
 
     def read_outputs(arrays: Sequence[Any], count: int) -> list[OutputRow | Rejected]:
         length = padded(count)
