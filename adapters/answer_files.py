@@ -8,13 +8,14 @@ A listing is believed for where files may be, never for what they hold.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from adapters.answer_rows import OUTPUT_PREFIX, columns_of, records_of, unreadable_in
+from adapters.answer_rows import OUTPUT_PREFIX, columns_of, records_of, rows_of, unreadable_in
 from adapters.object_store import ObjectStore, TooLarge
 from schemas.answer_file import (
     FOOTER_KEY,
@@ -26,6 +27,7 @@ from schemas.answer_file import (
     Kind,
     Record,
     day_folder,
+    day_of,
     decode_footer,
     encode_footer,
     kind_folder,
@@ -35,8 +37,8 @@ from schemas.answer_file import (
 ROW_GROUP = 65_536
 """Most rows of a row group."""
 
-_LEVEL = 3
-"""Of zstd."""
+_LEVEL = 1
+"""Of zstd. Level 3 takes half as long again, and a file of answers is no smaller."""
 
 _FALSE_POSITIVES = 0.01
 """How often a Bloom filter says of an absent id that it may be there."""
@@ -59,11 +61,14 @@ def encode_file(footer: Footer, tables: Iterable[pa.Table]) -> bytes:
     ``rows``, ``content`` and ``unreadable`` of the footer must be theirs. The same rows and footer give
     the same bytes under the same pyarrow.
     """
-    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
     kind = footer.kind
-    order = [(name, "ascending") for name in _ORDER[kind]]
+    table = pa.concat_tables(
+        [rows_of(kind, footer.topic, footer.partition, ()), *tables], promote_options="default"
+    )
     outputs = sorted(name for name in table.column_names if name.startswith(OUTPUT_PREFIX))
-    table = table.select([*columns_of(kind), *outputs]).sort_by(order)
+    table = table.select([*columns_of(kind), *outputs]).unify_dictionaries().combine_chunks()
+    order = [(name, "ascending") for name in _ORDER[kind]]
+    table = table.take(_sorting(table, _ORDER[kind]))
     table = table.replace_schema_metadata({FOOTER_KEY: encode_footer(footer)})
     written = io.BytesIO()
     pq.write_table(
@@ -83,10 +88,26 @@ def encode_file(footer: Footer, tables: Iterable[pa.Table]) -> bytes:
     return written.getvalue()
 
 
+def _sorting(table: pa.Table, names: Sequence[str]) -> pa.Array:
+    """The places of the rows in order. Texts are compared by their ranks: few of a file's differ."""
+    keys = {name: _ranks(table[name]) for name in names}
+    return pc.sort_indices(pa.table(keys), [(name, "ascending") for name in names])
+
+
+def _ranks(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    if pa.types.is_string(array.type):
+        array = array.dictionary_encode()
+    if not pa.types.is_dictionary(array.type):
+        return array
+    ranks = pc.rank(array.dictionary, tiebreaker="dense")
+    return ranks.take(array.indices) if len(array.dictionary) else array.indices
+
+
 def read_footer(content: bytes, name: FileName) -> Footer:
     """What the file under this name says of itself.
 
-    Raises FileDamaged where it is no answer file, or belongs elsewhere.
+    Raises FileDamaged where it is no answer file, FileElsewhere where it belongs elsewhere.
     """
     return _footer(_opened(content, name), name)
 
@@ -101,7 +122,15 @@ def read_rows(content: bytes, name: FileName) -> pa.Table:
     try:
         table = file.read()
         records = list(records_of(footer.kind, table))
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (
+        pa.ArrowException,
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise _damaged(name, f"its rows cannot be read: {error}") from None
     records.sort(key=lambda record: record.offset)
     _check_records(name, footer, records, unreadable_in(table))
@@ -112,6 +141,18 @@ def read_records(content: bytes, name: FileName) -> list[Record]:
     """The records of the file in the order of their offsets; raises as ``read_rows``."""
     table = read_rows(content, name)
     return sorted(records_of(name.kind, table), key=lambda record: record.offset)
+
+
+class FileElsewhere(FileDamaged):
+    """A file lies under another name than that which its footer says."""
+
+    def __init__(self, name: FileName, footer: Footer) -> None:
+        super().__init__(
+            f"{name.key}: its footer says {footer.kind} of {footer.model}, partition "
+            f"{footer.partition} from {footer.first}",
+            hint=_DAMAGED_HINT,
+        )
+        self.footer = footer
 
 
 class AnswerStore:
@@ -133,30 +174,46 @@ class AnswerStore:
 
         All files are listed unless both are given.
         """
+        return self.look(kind, first_day, last_day)[0]
+
+    def look(
+        self, kind: Kind, first_day: date | None = None, last_day: date | None = None
+    ) -> tuple[list[FileName], list[str]]:
+        """``names``, and the keys of what lies among the files and is none."""
         if first_day is not None and last_day is not None:
             keys = self._on_days(kind, first_day, last_day)
         else:
             keys = self._store.list(kind_folder(kind, self._model))
-        found = [name for name in map(parse_key, keys) if name is not None]
-        return sorted(
-            (
-                name
-                for name in found
-                if (first_day is None or name.day >= first_day)
-                and (last_day is None or name.day <= last_day)
-            ),
-            key=lambda name: (name.partition, name.first, name.day),
-        )
+        found, foreign = [], []
+        for key in keys:
+            name = parse_key(key)
+            if name is None:
+                foreign.append(key)
+            elif (first_day is None or name.day >= first_day) and (
+                last_day is None or name.day <= last_day
+            ):
+                found.append(name)
+        found.sort(key=lambda name: (name.partition, name.first, name.day))
+        return found, sorted(foreign)
 
-    def ends(self, kind: Kind, partitions: Sequence[int], today: date) -> dict[int, FileName]:
-        """The last file of each partition's chain; a partition without files is left out."""
+    def ends(self, kind: Kind, partitions: Collection[int], today: date) -> dict[int, FileName]:
+        """The last file of each partition's chain; a partition without files is left out.
+
+        Days are listed backwards from tomorrow until each partition was found, and one more, since the
+        brokers' clocks may differ.
+        """
         found: dict[int, FileName] = {}
-        recent = self.names(kind, today - timedelta(days=_RECENT_DAYS), today + timedelta(days=1))
-        for name in recent:
-            found[name.partition] = name
-        if set(partitions) - set(found):
-            for name in self.names(kind):
-                found[name.partition] = name
+        for back in range(-1, _RECENT_DAYS):
+            was_complete = found.keys() >= set(partitions)
+            day = today - timedelta(days=back)
+            for name in self.names(kind, day, day):
+                _keep_last(found, name)
+            if was_complete:
+                break
+        else:
+            if not found.keys() >= set(partitions):
+                for name in self.names(kind):
+                    _keep_last(found, name)
         return {number: found[number] for number in partitions if number in found}
 
     def read(self, name: FileName) -> bytes:
@@ -180,6 +237,12 @@ class AnswerStore:
             yield from self._store.list(day_folder(kind, self._model, day))
 
 
+def _keep_last(found: dict[int, FileName], name: FileName) -> None:
+    kept = found.get(name.partition)
+    if kept is None or name.first >= kept.first:
+        found[name.partition] = name
+
+
 def _opened(content: bytes, name: FileName) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(io.BytesIO(content))
@@ -197,11 +260,7 @@ def _footer(file: pq.ParquetFile, name: FileName) -> Footer:
         raise _damaged(name, f"its footer cannot be read: {error}") from None
     says = (footer.kind, footer.model, footer.partition, footer.first)
     if says != (name.kind, name.model, name.partition, name.first):
-        raise _damaged(
-            name,
-            f"its footer says {footer.kind} of {footer.model}, partition {footer.partition} from "
-            f"{footer.first}",
-        )
+        raise FileElsewhere(name, footer)
     return footer
 
 
@@ -220,17 +279,13 @@ def _check_records(
         )
     if digest.digest != footer.content or unreadable != footer.unreadable:
         raise _damaged(name, f"its records have the digest {digest.digest}, not {footer.content}")
-    days = {name.day} | {_day_of(record) for record in (records[0], records[-1])}
-    if len(days) > 1:
-        raise _damaged(name, f"its records were written on {max(days)}")
-
-
-def _day_of(record: Record) -> date:
-    return date(1970, 1, 1) + timedelta(days=record.time_ms // 86_400_000)
+    days = {day_of(record.time_ms) for record in records} - {name.day}
+    if days:
+        raise _damaged(name, f"it has records that were written on {max(days)}")
 
 
 def _damaged(name: FileName, found: str) -> FileDamaged:
-    return FileDamaged(
-        f"{name.key}: {found}",
-        hint="restore the file from a backup of the store, or find who wrote there",
-    )
+    return FileDamaged(f"{name.key}: {found}", hint=_DAMAGED_HINT)
+
+
+_DAMAGED_HINT = "restore the file from a backup of the store, or find who wrote there"

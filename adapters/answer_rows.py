@@ -8,25 +8,35 @@
 3. A record that is nothing of its kind has nulls and its ``raw``. Nothing is left out.
 4. A forecast's outputs stand in ``outputs`` as the JSON that was answered, and once more, each as a
    float64, in a column ``output_<name>``: the columns of a file depend on what it holds.
+5. Records become columns many at a time, by functions that expect them to be good. Where one is not,
+   they are halved until it stands alone (rule 3).
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from schemas.answer_file import Kind, Record
-from schemas.events import NotAnEvent, Recorded, decode_event
+from schemas.contract import NAME_PATTERN
+from schemas.events import Recorded, decode_event
 from schemas.forecast import Source
 from schemas.rejection import ENVELOPE_HEADER, Rejection, read_rejection, rejection_headers
 
 OUTPUT_PREFIX = "output_"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOST_OUTPUTS = 256
+"""Columns of outputs that records of one file may ask for."""
+
+_END_OF_TIME_MS = 253_402_300_800_000
+"""The year 10000: later times have no date, and readers of the files stumble over them."""
+
 _TEXT = pa.string()
 _NAME = pa.dictionary(pa.int32(), pa.string())
 """Texts of which a file holds few different ones."""
@@ -84,6 +94,9 @@ _EVENT = {
 Columns = dict[str, Sequence[Any]]
 """Name -> a value for each record."""
 
+Restored = tuple[bytes | None, tuple[tuple[str, bytes | None], ...]]
+"""A record's value and headers, as its columns say them."""
+
 
 class _Said(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A forecast whose parts stay as they were written. Its keys stand in a forecast's order."""
@@ -105,7 +118,9 @@ class _Said(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 _decode_said = msgspec.json.Decoder(_Said).decode
 _encode = msgspec.json.Encoder().encode
 _decode_outputs = msgspec.json.Decoder(dict[str, float | int | bool]).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+_is_name = re.compile(NAME_PATTERN).fullmatch
+_MISFITS = (ArithmeticError, RecursionError, TypeError, ValueError, pa.ArrowException)
+"""What is raised where records are nothing of their kind; msgspec's errors are ValueErrors."""
 
 
 def columns_of(kind: Kind) -> Mapping[str, pa.DataType]:
@@ -121,24 +136,66 @@ def columns_of(kind: Kind) -> Mapping[str, pa.DataType]:
 
 def rows_of(kind: Kind, topic: str, partition: int, records: Sequence[Record]) -> pa.Table:
     """The records as rows, in their order. Raises nothing for what they hold."""
-    columns = _TO_COLUMNS[kind](records)
-    keys = [_text(record.key) for record in records]
-    columns |= {
-        "topic": list(repeat(topic, len(records))),
-        "partition": list(repeat(partition, len(records))),
+    types = columns_of(kind)
+    if not records:
+        return pa.schema(list(types.items())).empty_table()
+    try:
+        columns = _TO_COLUMNS[kind](records)
+        outputs = sorted(set(columns) - set(types))
+        columns |= _place_columns(topic, partition, records)
+        schema = pa.schema([*types.items(), *((name, pa.float64()) for name in outputs)])
+        arrays = [_array(columns[name], schema.field(name).type) for name in schema.names]
+    except _MISFITS:
+        if len(records) > 1:
+            half = len(records) // 2
+            parts = (records[:half], records[half:])
+            return pa.concat_tables(
+                [rows_of(kind, topic, partition, part) for part in parts],
+                promote_options="default",
+            )
+        return _misfit(types, topic, partition, records)
+    return pa.table(arrays, schema)
+
+
+def _misfit(
+    types: Mapping[str, pa.DataType], topic: str, partition: int, records: Sequence[Record]
+) -> pa.Table:
+    """The row of a record that is nothing of its kind."""
+    columns: Columns = {name: [None] for name in types}
+    columns |= _place_columns(topic, partition, records)
+    columns |= {"headers": _header_column(records), "raw": [records[0].value]}
+    schema = pa.schema(list(types.items()))
+    return pa.table([_array(columns[name], of) for name, of in types.items()], schema)
+
+
+def _array(values: Sequence[Any] | pa.Array, of: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, of)
+
+
+def _place_columns(topic: str, partition: int, records: Sequence[Record]) -> Columns:
+    count = len(records)
+    keys = [record.key for record in records]
+    try:
+        texts: Any = pa.array(keys, _TEXT)
+        others: Any = pa.nulls(count, pa.binary())
+    except pa.ArrowException:
+        texts = [_text(key) for key in keys]
+        others = [key if text is None else None for key, text in zip(keys, texts, strict=True)]
+    return {
+        "topic": list(repeat(topic, count)),
+        "partition": list(repeat(partition, count)),
         "offset": [record.offset for record in records],
         "time": [record.time_ms for record in records],
-        "key": keys,
-        "key_bytes": [
-            record.key if text is None else None for record, text in zip(records, keys, strict=True)
-        ],
+        "key": texts,
+        "key_bytes": others,
     }
-    types = columns_of(kind)
-    outputs = sorted(set(columns) - set(types))
-    schema = pa.schema([*types.items(), *((name, pa.float64()) for name in outputs)])
-    return pa.table(
-        [pa.array(columns[name], schema.field(name).type) for name in schema.names], schema
-    )
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def unreadable_in(table: pa.Table) -> int:
@@ -149,90 +206,77 @@ def unreadable_in(table: pa.Table) -> int:
 def records_of(kind: Kind, table: pa.Table) -> Iterator[Record]:
     """The records that the rows were made of, in the rows' order.
 
-    Raises ValueError where rows have not the columns of their kind, or values that no record had.
+    Raises ValueError where rows have not the columns of their kind, and what Python and Arrow raise for
+    values that no record had (ArithmeticError, AttributeError, TypeError, ValueError).
     """
     names = list(columns_of(kind))
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
-    restore = _TO_RECORD[kind]
     for batch in table.select(names).to_batches(max_chunksize=10_000):
-        times = batch.column("time").cast(pa.int64()).to_pylist()
-        for row, time_ms in zip(batch.to_pylist(), times, strict=True):
-            key = row["key_bytes"] if row["key"] is None else row["key"].encode()
-            value, headers = restore(row)
-            if row["raw"] is not None:
-                value = row["raw"]
-            if row["headers"] is not None:
-                headers = _headers_in(row["headers"])
-            yield Record(row["offset"], time_ms, key, value, headers)
-
-
-def _text(raw: bytes | None) -> str | None:
-    try:
-        return None if raw is None else raw.decode()
-    except UnicodeDecodeError:
-        return None
+        columns = {name: batch.column(name) for name in names}
+        for name in ("time", "source_time"):  # a time may be one that datetime has not
+            if name in columns:
+                columns[name] = columns[name].cast(pa.int64())
+        values = {name: column.to_pylist() for name, column in columns.items()}
+        places = zip(
+            *(values[name] for name in ("offset", "time", "key", "key_bytes", "headers", "raw")),
+            _TO_RECORDS[kind](values),
+            strict=True,
+        )
+        for offset, time_ms, text, key, kept, raw, (value, headers) in places:
+            yield Record(
+                offset,
+                time_ms,
+                key if text is None else text.encode(),
+                value if raw is None else raw,
+                headers if kept is None else _headers_in(kept),
+            )
 
 
 # --- forecasts
 
+_forecast_parts = attrgetter(
+    "request_id", "inputs", "outputs", "model", "version", "digest", "variant", "revision",
+    "source.topic", "source.partition", "source.offset", "source.timestamp",
+    "instance", "runtime", "scored_at",
+)  # fmt: skip
+_SAID = tuple(name for name in _FORECAST if name != "scored_at")
+"""The columns in the order of ``_forecast_parts``, of which the time is the last."""
+
 
 def _forecast_columns(records: Sequence[Record]) -> Columns:
-    said = [_said(record.value) for record in records]
-    raws = [
-        None if each is not None and _encode(each) == record.value else record.value
-        for each, record in zip(said, records, strict=True)
-    ]
-    good = all(each is not None for each in said)
-
-    def column(get: Callable[[_Said], Any]) -> list[Any]:
-        if good:
-            return list(map(get, said))  # type: ignore[arg-type]
-        return [None if each is None else get(each) for each in said]
-
-    return {
-        "request_id": column(lambda each: each.request_id),
-        "inputs": column(lambda each: bytes(each.inputs)),
-        "outputs": column(lambda each: bytes(each.outputs)),
-        "model": column(lambda each: each.model),
-        "version": column(lambda each: each.version),
-        "digest": column(lambda each: each.digest),
-        "variant": column(lambda each: each.variant),
-        "revision": column(lambda each: each.revision),
-        "source_topic": column(lambda each: each.source.topic),
-        "source_partition": column(lambda each: each.source.partition),
-        "source_offset": column(lambda each: each.source.offset),
-        "source_time": column(lambda each: each.source.timestamp),
-        "scored_at": column(lambda each: each.scored_at),
-        "instance": column(lambda each: each.instance),
-        "runtime": column(lambda each: each.runtime),
+    values = [record.value for record in records]
+    said = list(map(_decode_said, values))  # type: ignore[arg-type]  # of None: TypeError
+    *parts, scored_at = zip(*map(_forecast_parts, said), strict=True)
+    columns: Columns = dict(zip(_SAID, parts, strict=True))
+    _check_numbers(columns)
+    outputs = list(map(bytes, columns["outputs"]))
+    if None in {at.tzinfo for at in scored_at}:
+        raise ValueError("scored_at has no zone")
+    return columns | {
+        "inputs": list(map(bytes, columns["inputs"])),
+        "outputs": outputs,
+        "scored_at": scored_at,
         "headers": _header_column(records),
-        "raw": raws,
-        **_output_columns(said),
+        "raw": [
+            None if again == value and at.tzinfo is UTC else value
+            for again, value, at in zip(map(_encode, said), values, scored_at, strict=True)
+        ],
+        **_output_columns([_decode_outputs(each) for each in outputs]),
     }
 
 
-def _said(value: bytes | None) -> _Said | None:
-    try:
-        said = _decode_said(value or b"")
-        _decode_outputs(said.outputs)
-    except _UNREADABLE:
-        return None
-    fits = _fits(said.version, said.revision, said.source)
-    return said if fits and said.scored_at.tzinfo is not None else None
+def _check_numbers(columns: Mapping[str, Sequence[int]]) -> None:
+    """Raises ValueError for those that no answer has; Arrow raises for what no column holds."""
+    if max(columns["source_time"]) >= _END_OF_TIME_MS or min(columns["source_time"]) < 0:
+        raise ValueError("source_time is no time")
 
 
-def _fits(version: int, revision: int, source: Source) -> bool:
-    """Whether the numbers fit their columns."""
-    longs = (revision, source.offset, source.timestamp)
-    ints = (version, source.partition)
-    return all(0 <= n < 2**53 for n in longs) and all(0 <= n < 2**31 for n in ints)
-
-
-def _output_columns(said: Sequence[_Said | None]) -> Columns:
-    outputs = [{} if each is None else _decode_outputs(each.outputs) for each in said]
-    names = dict.fromkeys(name for each in outputs for name in each)
+def _output_columns(outputs: Sequence[Mapping[str, float | int | bool]]) -> Columns:
+    names = [name for name in dict.fromkeys(n for each in outputs for n in each) if _is_name(name)]
+    if len(names) > MOST_OUTPUTS:
+        raise ValueError(f"{len(names)} outputs")
     return {
         f"{OUTPUT_PREFIX}{name}": [_number(each.get(name)) for each in outputs] for name in names
     }
@@ -242,29 +286,29 @@ def _number(output: float | int | bool | None) -> float | None:
     return None if output is None else float(output)
 
 
-def _forecast_record(row: Mapping[str, Any]) -> tuple[bytes | None, tuple[Any, ...]]:
-    if row["request_id"] is None:
-        return None, ()
-    said = _Said(
-        request_id=row["request_id"],
-        inputs=msgspec.Raw(row["inputs"].encode()),
-        outputs=msgspec.Raw(row["outputs"].encode()),
-        model=row["model"],
-        version=row["version"],
-        digest=row["digest"],
-        variant=row["variant"],
-        revision=row["revision"],
-        source=_source(row),
-        scored_at=row["scored_at"].astimezone(UTC),
-        instance=row["instance"],
-        runtime=row["runtime"],
-    )
-    return _encode(said), ()
-
-
-def _source(row: Mapping[str, Any]) -> Source:
-    timestamp = (row["source_time"] - _EPOCH) // timedelta(milliseconds=1)
-    return Source(row["source_topic"], row["source_partition"], row["source_offset"], timestamp)
+def _forecast_records(columns: Columns) -> Iterator[Restored]:
+    for (
+        request_id, inputs, outputs, model, version, digest, variant, revision,
+        topic, partition, offset, timestamp, instance, runtime, scored_at,
+    ) in zip(*(columns[name] for name in (*_SAID, "scored_at")), strict=True):  # fmt: skip
+        if request_id is None:
+            yield None, ()
+            continue
+        said = _Said(
+            request_id,
+            msgspec.Raw(inputs.encode()),
+            msgspec.Raw(outputs.encode()),
+            model,
+            version,
+            digest,
+            variant,
+            revision,
+            Source(topic, partition, offset, timestamp),
+            scored_at.astimezone(UTC),
+            instance,
+            runtime,
+        )
+        yield _encode(said), ()
 
 
 # --- rejections
@@ -277,49 +321,38 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 _decode_asked = msgspec.json.Decoder(_Asked).decode
+_rejection_parts = attrgetter(
+    "reason", "detail", "model", "version", "digest", "variant", "revision",
+    "source.topic", "source.partition", "source.offset", "source.timestamp",
+    "instance", "runtime",
+)  # fmt: skip
+_REJECTED = tuple(name for name in _REJECTION if name not in ("request_id", "enveloped", "value"))
+"""The columns in the order of ``_rejection_parts``."""
 
 
 def _rejection_columns(records: Sequence[Record]) -> Columns:
-    read = [_rejection(record) for record in records]
-
-    def column(get: Callable[[Rejection], Any]) -> list[Any]:
-        return [None if each is None else get(each) for each in read]
-
+    read = [
+        read_rejection([(name, content or b"") for name, content in record.headers])
+        for record in records
+    ]
+    columns: Columns = dict(
+        zip(_REJECTED, zip(*map(_rejection_parts, read), strict=True), strict=True)
+    )
+    _check_numbers(columns)
     enveloped = [any(name == ENVELOPE_HEADER for name, _ in each.headers) for each in records]
-    return {
+    return columns | {
         "request_id": [
             None if hidden else _request_id(each.value)
             for each, hidden in zip(records, enveloped, strict=True)
         ],
-        "reason": column(lambda each: each.reason),
-        "detail": column(lambda each: each.detail),
-        "model": column(lambda each: each.model),
-        "version": column(lambda each: each.version),
-        "digest": column(lambda each: each.digest),
-        "variant": column(lambda each: each.variant),
-        "revision": column(lambda each: each.revision),
-        "source_topic": column(lambda each: each.source.topic),
-        "source_partition": column(lambda each: each.source.partition),
-        "source_offset": column(lambda each: each.source.offset),
-        "source_time": column(lambda each: each.source.timestamp),
-        "instance": column(lambda each: each.instance),
-        "runtime": column(lambda each: each.runtime),
         "enveloped": enveloped,
-        "value": [None if each is None else r.value for each, r in zip(read, records, strict=True)],
+        "value": [record.value for record in records],
         "headers": [
-            None if each is not None and _rejection_headers(each, hidden) == r.headers else _json(r)
-            for each, hidden, r in zip(read, enveloped, records, strict=True)
+            None if _rejection_headers(each, hidden) == record.headers else _json(record)
+            for each, hidden, record in zip(read, enveloped, records, strict=True)
         ],
-        "raw": [r.value if each is None else None for each, r in zip(read, records, strict=True)],
+        "raw": [None] * len(records),
     }
-
-
-def _rejection(record: Record) -> Rejection | None:
-    try:
-        found = read_rejection([(name, content or b"") for name, content in record.headers])
-    except ValueError:
-        return None
-    return found if _fits(found.version, found.revision, found.source) else None
 
 
 def _rejection_headers(rejection: Rejection, enveloped: bool) -> tuple[tuple[str, bytes], ...]:
@@ -329,42 +362,45 @@ def _rejection_headers(rejection: Rejection, enveloped: bool) -> tuple[tuple[str
 
 def _request_id(value: bytes | None) -> str | None:
     try:
-        return _decode_asked(value or b"").request_id
-    except _UNREADABLE:
+        found = _decode_asked(value or b"").request_id
+        if found is not None:
+            found.encode()
+    except (RecursionError, ValueError):
         return None
+    return found
 
 
-def _rejection_record(row: Mapping[str, Any]) -> tuple[bytes | None, tuple[Any, ...]]:
-    if row["reason"] is None:
-        return None, ()
-    rejection = Rejection(
-        reason=row["reason"],
-        detail=row["detail"],
-        model=row["model"],
-        version=row["version"],
-        variant=row["variant"],
-        digest=row["digest"],
-        revision=row["revision"],
-        source=_source(row),
-        instance=row["instance"],
-        runtime=row["runtime"],
-    )
-    return row["value"], _rejection_headers(rejection, row["enveloped"])
+def _rejection_records(columns: Columns) -> Iterator[Restored]:
+    for (
+        reason, detail, model, version, digest, variant, revision,
+        topic, partition, offset, timestamp, instance, runtime, enveloped, value,
+    ) in zip(*(columns[name] for name in (*_REJECTED, "enveloped", "value")), strict=True):  # fmt: skip
+        if reason is None:
+            yield None, ()
+            continue
+        rejection = Rejection(
+            reason=reason,
+            detail=detail,
+            model=model,
+            version=version,
+            variant=variant,
+            digest=digest,
+            revision=revision,
+            source=Source(topic, partition, offset, timestamp),
+            instance=instance,
+            runtime=runtime,
+        )
+        yield value, _rejection_headers(rejection, enveloped)
 
 
 # --- control events
 
 
 def _event_columns(records: Sequence[Record]) -> Columns:
-    events: list[Recorded | None] = []
-    for record in records:
-        try:
-            events.append(decode_event(record.value or b""))
-        except NotAnEvent:
-            events.append(None)
+    events = [decode_event(record.value or b"") for record in records]
 
-    def column(get: Callable[[Any], Any]) -> list[Any]:
-        return [None if each is None else get(each) for each in events]
+    def column(get: Callable[[Recorded], Any]) -> list[Any]:
+        return list(map(get, events))
 
     return {
         "revision": column(lambda each: each.event.revision),
@@ -372,15 +408,15 @@ def _event_columns(records: Sequence[Record]) -> Columns:
         "event_time": column(lambda each: each.event.time),
         "actor": column(lambda each: each.event.actor),
         "commandid": column(lambda each: each.event.commandid),
-        "data": column(lambda each: bytes(each.event.data).decode()),
+        "data": column(lambda each: bytes(each.event.data)),
         "hash": column(lambda each: each.hash),
         "headers": _header_column(records),
         "raw": [record.value for record in records],  # what its hash is of
     }
 
 
-def _event_record(_: Mapping[str, Any]) -> tuple[bytes | None, tuple[Any, ...]]:
-    return None, ()
+def _event_records(columns: Columns) -> Iterator[Restored]:
+    return repeat((None, ()), len(columns["raw"]))
 
 
 # --- headers
@@ -400,7 +436,7 @@ def _json(record: Record) -> str:
 
 def _headers_in(text: str) -> tuple[tuple[str, bytes | None], ...]:
     pairs = msgspec.json.decode(text, type=list[tuple[str, str | None]])
-    return tuple((name, None if raw is None else b64decode(raw)) for name, raw in pairs)
+    return tuple((name, None if content is None else b64decode(content)) for name, content in pairs)
 
 
 _TO_COLUMNS: Mapping[Kind, Callable[[Sequence[Record]], Columns]] = {
@@ -409,9 +445,9 @@ _TO_COLUMNS: Mapping[Kind, Callable[[Sequence[Record]], Columns]] = {
     Kind.REJECTIONS: _rejection_columns,
     Kind.CONTROL: _event_columns,
 }
-_TO_RECORD: Mapping[Kind, Callable[[Mapping[str, Any]], tuple[bytes | None, tuple[Any, ...]]]] = {
-    Kind.FORECASTS: _forecast_record,
-    Kind.SHADOW: _forecast_record,
-    Kind.REJECTIONS: _rejection_record,
-    Kind.CONTROL: _event_record,
+_TO_RECORDS: Mapping[Kind, Callable[[Columns], Iterator[Restored]]] = {
+    Kind.FORECASTS: _forecast_records,
+    Kind.SHADOW: _forecast_records,
+    Kind.REJECTIONS: _rejection_records,
+    Kind.CONTROL: _event_records,
 }

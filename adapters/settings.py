@@ -220,7 +220,7 @@ class Audit(Section):
     store_url: str = ""
     """Where answer files are: ``s3://bucket[/prefix]`` or ``file:///folder``. Empty: ``store_url``."""
 
-    file_megabytes: int = Field(default=64, ge=1, le=1_024)
+    file_megabytes: int = Field(default=64, ge=1, le=256)
     """Records of one file, in MiB before they are compressed, beyond which it is stored."""
 
     file_seconds: float = Field(default=300, ge=0.1, le=86_400)

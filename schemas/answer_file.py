@@ -6,9 +6,12 @@
 2. Its records were all written on one day (UTC, by the broker's time). So its key follows from where it
    starts: the kind, the model, the day of the first record, the partition and ``first``. Of any number of
    writers at the same position one stores its file, and the others go on after it.
-3. Its footer says what it covers, the digest of its records, and the digest of the bytes of the file
+3. A file without records says that the topic no longer had its range when it was to be copied. It lies
+   in the folder of the file before; where the chain begins, in that of ``NO_DAY``. So no two writers
+   can go on from different places, however much was removed between their looks.
+4. Its footer says what it covers, the digest of its records, and the digest of the bytes of the file
    before: an edited file does not match its own footer, or the footer of the one after it.
-4. A record is kept so that it can be given back byte for byte.
+5. A record is kept so that it can be given back byte for byte.
 
 Keys look like ``audit/forecasts/sales/2026-11-21/00003-00000000000000012345.parquet``. How records become
 columns is in ``adapters.answer_rows``.
@@ -17,7 +20,7 @@ columns is in ``adapters.answer_rows``.
 import re
 import struct
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -28,6 +31,9 @@ from schemas.errors import ModelwireError
 from schemas.manifest import Digest
 
 FOLDER = "audit"
+
+NO_DAY = date(1970, 1, 1)
+"""The folder of a first file that has no records."""
 
 FOOTER_KEY = b"modelwire.answers"
 """The key of the footer among the Parquet file's own metadata."""
@@ -80,10 +86,9 @@ class FileName(msgspec.Struct, frozen=True, order=True):
 class Footer(msgspec.Struct, frozen=True, kw_only=True):
     """What a file says of itself. Unknown keys are accepted: later versions add some.
 
-    ``after`` is where the file before ended: ``first``, unless records between were removed from the
-    topic before they were copied. ``previous`` is the digest of that file's bytes, empty where the chain
-    begins. ``content`` is the records' ``ContentHash``. ``unreadable`` counts records that are nothing of
-    this kind, which are kept as they are.
+    ``previous`` is the digest of the bytes of the file before, which ended at ``first``; empty where the
+    chain begins. ``content`` is the records' ``ContentHash``. ``unreadable`` counts records that are
+    nothing of this kind, which are kept as they are.
     """
 
     format: Literal["modelwire.answers/1"] = "modelwire.answers/1"
@@ -93,8 +98,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     partition: Position
     first: Position
     next: Position
-    after: Position
-    rows: Annotated[int, msgspec.Meta(ge=1)]
+    rows: Annotated[int, msgspec.Meta(ge=0)]
     content: Digest
     previous: Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?(?!\n)$")] = ""
     unreadable: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -103,6 +107,11 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     def begins_chain(self) -> bool:
         """Whether no file came before."""
         return not self.previous
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether the topic no longer had these records when they were to be copied."""
+        return not self.rows
 
 
 _NAME = re.compile(
@@ -119,6 +128,14 @@ def kind_folder(kind: Kind, model: str) -> str:
 def day_folder(kind: Kind, model: str, day: date) -> str:
     """The folder of the files whose records were written on ``day`` (UTC)."""
     return f"{kind_folder(kind, model)}/{day.isoformat()}"
+
+
+_LAST_DAY = (date.max - NO_DAY).days
+
+
+def day_of(time_ms: int) -> date:
+    """The day (UTC) of a record's time; a time that has no date falls on the first or the last one."""
+    return NO_DAY + timedelta(days=min(max(time_ms // 86_400_000, 0), _LAST_DAY))
 
 
 def parse_key(key: str) -> FileName | None:
@@ -146,7 +163,7 @@ def decode_footer(raw: bytes) -> Footer:
 
 
 _HEAD = struct.Struct(">qqqqi")
-_LENGTH = struct.Struct(">q")
+_LENGTHS = struct.Struct(">qq")
 
 
 def _length(content: bytes | None) -> int:
@@ -168,26 +185,21 @@ class ContentHash:
         """The next records."""
         parts: list[bytes] = []
         for record in records:
-            key, value = record.key, record.value
-            parts.append(
+            key, value, headers = record.key, record.value, record.headers
+            parts += (
                 _HEAD.pack(
                     record.offset,
                     record.time_ms,
-                    _length(key),
-                    _length(value),
-                    len(record.headers),
-                )
+                    -1 if key is None else len(key),
+                    -1 if value is None else len(value),
+                    len(headers),
+                ),
+                key or b"",
+                value or b"",
             )
-            parts.append(key or b"")
-            parts.append(value or b"")
-            for name, content in record.headers:
+            for name, content in headers:
                 raw = name.encode()
-                parts += (
-                    _LENGTH.pack(len(raw)),
-                    _LENGTH.pack(_length(content)),
-                    raw,
-                    content or b"",
-                )
+                parts += (_LENGTHS.pack(len(raw), _length(content)), raw, content or b"")
         self._hash.update(b"".join(parts))
 
     @property
