@@ -1,15 +1,14 @@
 """``modelwire consume``: runs one instance until it is told to stop, or a supervisor of several."""
 
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 
 import click
 import structlog
 
+from adapters.failure_line import failure_as_a_line
 from adapters.group_offsets import Start
 from adapters.logs import configure_logs
 from adapters.model_name import parse_model
@@ -17,12 +16,10 @@ from adapters.settings import Settings, load_settings
 from consumer.slot_health import LOOPBACK, SlotsHealth
 from consumer.slots import AtWork, end_with, supervise
 from consumer.supervisor import Supervisor
-from schemas.errors import ModelwireError, UsageProblem
+from schemas.errors import UsageProblem
 
 LAST_SLOT = 9_999
 LAST_PORT = 65_535
-
-log = structlog.get_logger()
 
 
 @click.command()
@@ -66,7 +63,7 @@ def consume(
     Runs until SIGTERM or SIGINT. Says what it does as JSON lines on stderr.
     """
     configure_logs(as_json=True)
-    with _failure_as_a_line({} if workers else {"slot": slot}):
+    with failure_as_a_line("consumer.failed", {} if workers else {"slot": slot}):
         parse_model(model)
         structlog.contextvars.bind_contextvars(model=model)
         if supervisor is not None:
@@ -88,31 +85,6 @@ def consume(
         arguments = [each for name, value in given.items() if value for each in (name, value)]
         code = _supervise(settings, model, slot, workers, arguments)
     click.get_current_context().exit(code)
-
-
-@contextmanager
-def _failure_as_a_line(fields: Mapping[str, object]) -> Iterator[None]:
-    """What ends the block is a log line with these fields, like all that a consumer says.
-
-    Of an error of the world it has the next step, and no traceback; a person at a terminal reads that
-    in words instead. What nobody foresaw has exit code 1.
-    """
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except ModelwireError as error:
-        if sys.stderr is not None and sys.stderr.isatty():
-            raise
-        said = error.with_traceback(None)
-        said.__cause__ = None  # nor its cause's
-        log.error(
-            "consumer.failed", exc_info=said, exit_code=error.exit_code, next=error.hint, **fields
-        )
-        click.get_current_context().exit(error.exit_code)
-    except Exception:
-        log.exception("consumer.failed", exit_code=1, **fields)
-        click.get_current_context().exit(1)
 
 
 def _supervise(
