@@ -9,6 +9,7 @@ even where two writers' clocks did not agree.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -61,7 +62,11 @@ def read_now(ledger: Ledger, now: datetime) -> Reading:
 
 def read_as_of(ledger: Ledger, moment: Moment) -> Reading:
     """What the log said then. Raises NotFound before its first event, and beyond its last revision."""
-    model, events = ledger.deployment.model, ledger.events
+    return events_as_of(ledger.deployment.model, ledger.events, moment)
+
+
+def events_as_of(model: str, events: Sequence[Recorded], moment: Moment) -> Reading:
+    """The same of the events of a log."""
     if not events:
         raise NotFound(f"the control log of {model} is empty", hint="leave --at out")
     count = _count_until(model, events, moment)
@@ -72,7 +77,7 @@ def read_as_of(ledger: Ledger, moment: Moment) -> Reading:
     return Reading(deployment, tuple(events[:count]), at, is_past=True)
 
 
-def _count_until(model: str, events: list[Recorded], moment: Moment) -> int:
+def _count_until(model: str, events: Sequence[Recorded], moment: Moment) -> int:
     if isinstance(moment, int):
         if not 1 <= moment <= len(events):
             raise NotFound(

@@ -126,7 +126,7 @@ def _compare(
         return f"it holds outputs {sorted(vector.outputs)}, the contract says {sorted(names)}"
     for name in names:
         found, golden = getattr(outcome, name), vector.outputs[name]
-        if not _close(found, golden, tolerance):
+        if not is_close(found, golden, tolerance):
             return (
                 f"{name} is {found!r}, the training pipeline said {golden!r} "
                 f"(tolerance {tolerance.absolute:g} + {tolerance.relative:g} × |golden|)"
@@ -134,7 +134,8 @@ def _compare(
     return None
 
 
-def _close(found: Any, golden: float | int | bool, tolerance: Tolerance) -> bool:
+def is_close(found: Any, golden: float | int | bool, tolerance: Tolerance) -> bool:
+    """Whether an output lies within the tolerance of another; booleans must be equal."""
     if isinstance(found, bool) or isinstance(golden, bool):
         return found is golden
     return bool(abs(found - golden) <= tolerance.absolute + tolerance.relative * abs(golden))

@@ -1,0 +1,52 @@
+"""What the audit's commands have in common: their options, settings and moments."""
+
+from datetime import UTC, datetime
+
+import click
+
+from adapters.kafka import CLIENT_LOG
+from adapters.logs import configure_logs
+from adapters.settings import Settings, load_settings
+from deployment.moments import parse_moment
+from schemas.errors import UsageProblem
+
+model_option = click.option("--model", required=True, help="The model whose answers are meant.")
+servers_option = click.option(
+    "--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…]."
+)
+store_option = click.option(
+    "--store", help="Where bundles are: s3://bucket/prefix or file:///folder."
+)
+since_option = click.option(
+    "--since", metavar="TIME", help="Only answers since then: 10m, 2h, 7d, 2026-11-21T10:00Z."
+)
+until_option = click.option("--until", metavar="TIME", help="Only answers before then.")
+log_option = click.option(
+    "--control-log",
+    default="kafka",
+    show_default=True,
+    metavar="kafka|store|FILE",
+    help="Where the control log is read: the topic, the answer files, or a file with one event a line.",
+)
+
+
+def settings_of(bootstrap_servers: str | None = None, store: str | None = None) -> Settings:
+    """The settings of a short command; what fails is in its own error."""
+    configure_logs(as_json=False)
+    CLIENT_LOG.disabled = True
+    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
+    return load_settings(kafka=kafka, store_url=store)
+
+
+def time_of(option: str, text: str | None) -> datetime | None:
+    """The time that an option names. Raises UsageProblem where it names none."""
+    if text is None:
+        return None
+    hint = "write how long ago (10m, 2h, 7d) or a time (2026-11-21T10:00Z)"
+    try:
+        moment = parse_moment(text, datetime.now(UTC))
+    except UsageProblem as problem:
+        raise UsageProblem(f"{option}: {problem.message}", hint=hint) from None
+    if not isinstance(moment, datetime):
+        raise UsageProblem(f"{option} {text} is no time", hint=hint)
+    return moment
