@@ -1,4 +1,5 @@
-"""What tests of an S3 server at fault share: a proxy before it, a store and consumers behind that."""
+"""What tests of an S3 server at fault share (a proxy before it, a store and consumers behind that), and
+those of the audit: a run whose answers are kept."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adapters.object_store import S3Settings
+from adapters.settings import load_settings
+from tests.audited import AuditedRun, audited_run
 from tests.fleet import Harness, environment_of
 from tests.s3_faults import S3Faults
 
@@ -40,3 +43,17 @@ def harness_behind(
     running = Harness(settings, environment, model, tmp_path)
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def audited(
+    stack: "RunningStack", tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AuditedRun]:
+    """A run whose answers are kept. Who changes its stores has to restore them."""
+    folder = tmp_path_factory.mktemp("audited")
+    settings = load_settings(state_dir=stack.info.state_dir, store_url=(folder / "store").as_uri())
+    harness = Harness(settings, environment_of(settings), "audited", folder)
+    try:
+        yield audited_run(harness)
+    finally:
+        harness.close()

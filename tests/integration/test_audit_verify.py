@@ -1,130 +1,32 @@
 """Answers of a real run derived again: all of them, and each thing that was tampered with by its name."""
 
-import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adapters.answer_files import AnswerStore
-from adapters.fleet_topic import live_instances
-from adapters.object_store import open_store
+from adapters.answer_files import read_footer
 from adapters.onnx_model import runtime_name
-from deployment.commands import Shift, Start, Strategy
-from schemas.answer_file import FileName, Kind
-from tests.bundles import store_bundle
-from tests.fleet import Harness, wait_for
-from tests.keeping import keep_answers
+from audit.lines import encode_line, line_of
+from schemas.answer_file import Kind
+from schemas.events import ModelReleased, Recorded, encode_event
+from tests.audited import GOOD, SENDINGS, AuditedRun
+from tests.keeping import file_of
 
 pytestmark = pytest.mark.stack
 
-GOOD = 480
-BAD: tuple[bytes | None, ...] = (
-    b"not json",
-    b'{"request_id":"bad-1","inputs":{"item":"a","units":"many","date":"2011-12-09"}}',
-    b'{"request_id":"bad-2","inputs":{"item":"a","units":1.0,"date":"1999-12-09"}}',
-    b'{"request_id":"bad-3","inputs":{"item":"a","units":1.0,"date":"2011-12-09"},"requested_at":"x"}',
-    b'{"request_id":"bad-4","request_id":"bad-4","inputs":{}}',
-    b"",
-    None,
-    b"x" * 70_000,
-)
 
-
-@pytest.fixture(scope="module")
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Run":
-    """A run of four versions with a canary, an undo and rejections, whose answers are kept."""
-    from adapters.settings import load_settings
-    from tests.fleet import environment_of
-
-    stack = request.getfixturevalue("stack")
-    folder = tmp_path_factory.mktemp("kept")
-    settings = load_settings(state_dir=stack.info.state_dir, store_url=(folder / "store").as_uri())
-    harness = Harness(settings, environment_of(settings), "m-audit-verify", folder)
-    try:
-        _answer_all(harness)
-        names = keep_answers(settings, harness.model)
-    finally:
-        harness.close()
-    return Run(harness, names)
-
-
-class Run:
-    """What a run left: its stores, its log, and its answer files."""
-
-    def __init__(self, harness: Harness, names: list[FileName]) -> None:
-        self.harness = harness
-        self.names = names
-        self.store = Path(harness.settings.store_url.removeprefix("file://"))
-        self.answers = AnswerStore(open_store(harness.settings.audit_url), harness.model)
-
-    def verify(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """What `audit verify` says for programs."""
-        model = self.harness.model
-        said = self.harness.run(
-            "audit", "verify", "--model", model, "-o", "json", *arguments, code=code
-        )
-        return json.loads(said)  # type: ignore[no-any-return]
-
-    def path(self, name: FileName) -> Path:
-        """A file that a tester may edit."""
-        return self.store / name.key
-
-    def an_answer(
-        self, kind: Kind = Kind.FORECASTS, version: int = 2
-    ) -> tuple[FileName, dict[str, Any]]:
-        """A file that another follows, and a row of it."""
-        for name, after in zip(self.names, self.names[1:], strict=False):
-            if name.kind is kind and (after.kind, after.partition) == (kind, name.partition):
-                for row in pq.read_table(self.path(name)).to_pylist():
-                    if row["version"] == version:
-                        return name, row
-        raise AssertionError(f"no {kind} of version {version} in a file that another follows")
-
-
-def _answer_all(harness: Harness) -> None:
-    store, model = harness.store, harness.model
-    harness.release(store_bundle(store, model, 1.0))
-    harness.start()
-    harness.wait_until_ready()
-    sent = 0
-
-    def send(count: int = GOOD) -> None:
-        nonlocal sent
-        harness.send(count, item="ab"[sent % 2])
-        sent += count
-        harness.forecasts(sent)
-
-    send()
-    harness.send_raw(list(BAD))
-    harness.rejections(len(BAD))
-    harness.wait_for_revision(harness.release(store_bundle(store, model, 2.0)))
-    send()
-    harness.release(store_bundle(store, model, 3.0), start=False)
-    rollout = harness.command(Start(3, Strategy.CANARY, "salt", min_ready=0))[-1].event.revision
-    for weight in (2_500, 5_000):
-        fleet = wait_for("version 3", lambda: _prepared(harness, 3), 60)
-        revision = harness.command(Shift(rollout, weight, None, fleet))[-1].event.revision
-        harness.wait_for_revision(revision)
-        send()
-        harness.send_raw([BAD[1], BAD[2]], key=b"key-5")
-        harness.rejections(len(BAD) + 2)
-    harness.wait_for_revision(harness.undo())
-    send()
-    harness.wait_for_revision(harness.release(store_bundle(store, model, 4.0)))
-    send()
-
-
-def _prepared(harness: Harness, version: int) -> Any:
-    fleet = live_instances(harness.fleet())
-    return fleet if fleet and all(version in each.prepared for each in fleet) else None
-
-
-def test_every_answer_of_a_run_comes_out_again_bit_for_bit(kept: Run) -> None:
-    """Forecasts of four versions, a canary, an undo; and rejections, also of bytes that were not kept."""
-    report = kept.verify("--sample", "100000")
-    answered = 6 * GOOD + len(BAD) + 4
+def test_every_answer_of_a_run_comes_out_again_bit_for_bit(audited: AuditedRun) -> None:
+    """Forecasts of four versions, a canary, an undo; and rejections, also of bytes not kept."""
+    report = audited.verify("--sample", "100000")
+    answered = audited.answered()
     assert report["checked"] == answered
     assert report["outcomes"] == {
         "identical": answered,
@@ -135,3 +37,213 @@ def test_every_answer_of_a_run_comes_out_again_bit_for_bit(kept: Run) -> None:
     assert report["runtimes"] == {runtime_name(): answered}
     assert report["answers"] == []
     assert report["revisions"] >= 5
+
+
+@pytest.fixture
+def restored(audited: AuditedRun) -> Iterator[AuditedRun]:
+    """The run, whose stores are as they were again afterwards."""
+    with audited.restoring():
+        yield audited
+
+
+def _set(column: str, offset: int, value: object) -> Callable[[pa.Table], pa.Table]:
+    """The change of one cell."""
+
+    def change(table: pa.Table) -> pa.Table:
+        place = table["offset"].to_pylist().index(offset)
+        cells = table[column].to_pylist()
+        assert cells[place] != value
+        cells[place] = value
+        of = table.schema.field(column)
+        return table.set_column(table.schema.names.index(column), of, pa.array(cells, of.type))
+
+    return change
+
+
+def _target(row: dict[str, Any]) -> str:
+    return f"{row['topic']}/{row['partition']}/{row['offset']}"
+
+
+def _whats(report: dict[str, Any]) -> list[list[str]]:
+    return [[fault["what"] for fault in each["faults"]] for each in report["answers"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "whats"),
+    [
+        ("outputs", '{"forecast":1.5}', ["row", "row", "row", "outputs"]),
+        ("revision", 3, ["row", "row", "routing"]),
+        ("version", 3, ["row", "row", "routing"]),
+        ("key", "somebody-else", ["row", "row"]),
+    ],
+)
+def test_an_edited_row_is_told_by_its_file_the_next_file_and_what_comes_out(
+    restored: AuditedRun, column: str, value: object, whats: list[str]
+) -> None:
+    """The digest of the records, that of the bytes, the row's other columns, and the answer itself."""
+    name, row = restored.an_answer()
+    restored.edit(name, _set(column, row["offset"], value))
+    report = restored.verify(_target(row), code=1)
+    assert _whats(report) == [whats]
+    assert name.key in report["answers"][0]["faults"][0]["why"]
+
+
+def test_the_neighbours_of_an_edited_row_come_out_again_and_their_file_is_at_fault(
+    restored: AuditedRun,
+) -> None:
+    """So that it is plain which row was edited."""
+    name, row = restored.an_answer()
+    restored.edit(name, _set("outputs", row["offset"], '{"forecast":1.5}'))
+    report = restored.verify("--sample", "100000", code=1)
+    touched = [each for each in report["answers"] if each["file"] == name.key]
+    assert len(touched) == len(report["answers"]) == pq.read_metadata(restored.path(name)).num_rows
+    by_what = Counter(tuple(dict.fromkeys(each)) for each in _whats(report))
+    assert by_what == {("row",): len(touched) - 1, ("row", "outputs"): 1}
+
+
+def test_an_edit_that_mends_the_footer_is_told_by_the_file_after(restored: AuditedRun) -> None:
+    """Whoever writes a whole new file cannot write the digest that stands in the next one."""
+    name, row = restored.an_answer()
+    records = restored.records(name)
+    place = [record.offset for record in records].index(row["offset"])
+    value = (records[place].value or b"").replace(row["outputs"].encode(), b'{"forecast":9.25}')
+    records[place] = msgspec.structs.replace(records[place], value=value)
+    footer = read_footer(restored.path(name).read_bytes(), name)
+    topic = restored.harness.topics.results
+    path = restored.path(name)
+    path.chmod(0o644)
+    path.write_bytes(
+        file_of(
+            name.kind,
+            name.model,
+            topic,
+            name.partition,
+            records,
+            name.day,
+            footer.previous,
+            footer.after,
+        )[1]
+    )
+    report = restored.verify(_target(row), code=1)
+    assert _whats(report) == [["row", "outputs"]]
+    assert "says that its bytes had the digest" in report["answers"][0]["faults"][0]["why"]
+    [neighbour] = [record.offset for record in records[place + 1 : place + 2]] or [
+        records[0].offset
+    ]
+    other = restored.verify(f"{topic}/{name.partition}/{neighbour}", code=1)
+    assert _whats(other) == [["row"]]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "manifest.json"])
+def test_a_tampered_bundle_is_named_and_answers_of_the_others_are_not(
+    restored: AuditedRun, file: str
+) -> None:
+    """One bit of the model, or one of its manifest; also for what the champion beside it answered."""
+    [digest] = {each.data.digest for each in restored.events() if _releases(each, 3)}
+    path = restored.store / "bundles" / digest.removeprefix("sha256:") / file
+    spoiled = bytearray(path.read_bytes())
+    spoiled[len(spoiled) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(spoiled)
+    report = restored.verify("--sample", "100000", code=1)
+    assert {each["version"] for each in report["answers"]} == {3}
+    assert {tuple(each) for each in _whats(report)} == {("bundle",)}
+    assert report["outcomes"]["identical"] == restored.answered() - len(report["answers"])
+    assert digest in report["answers"][0]["faults"][0]["why"]
+    shutil.rmtree(path.parent)
+    gone = restored.verify("--sample", "100000", code=1)
+    assert {tuple(each) for each in _whats(gone)} == {("bundle",)}
+
+
+def test_a_tampered_control_log_is_told_by_its_hashes(restored: AuditedRun, tmp_path: Path) -> None:
+    """What is before it still counts; from there on nothing does, though routing comes out otherwise."""
+    lines = [encode_event(each.event) for each in restored.events()]
+    at = next(n for n, line in enumerate(lines) if b'"weight":2500' in line)
+    lines[at] = lines[at].replace(b'"weight":2500', b'"weight":2600')
+    log = tmp_path / "control.jsonl"
+    log.write_bytes(b"\n".join(lines) + b"\n")
+    report = restored.verify("--sample", "100000", "--control-log", str(log), code=1)
+    assert report["control_log"]["what"] == "control-log"
+    assert f"revision {at + 1}" in report["control_log"]["why"]
+    whats = Counter(each["revision"] for each in report["answers"])
+    assert min(whats) == at + 1
+    assert all("control-log" in each for each in _whats(report))
+    fine = report["outcomes"]["identical"]
+    assert fine == report["checked"] - len(report["answers"]) > GOOD
+
+
+def test_a_tampered_copy_of_the_log_in_the_store_is_told_too(restored: AuditedRun) -> None:
+    """The last event has no hash after it; the log on Kafka shows that it is another."""
+    [name] = [name for name in restored.names if name.kind is Kind.CONTROL]
+    events = [encode_event(each.event) for each in restored.events()]
+    records = restored.records(name)
+    last = records[-1]
+    assert last.value == events[-1]
+    records[-1] = msgspec.structs.replace(last, value=events[-1].replace(b'"test"', b'"eve"'))
+    path = restored.path(name)
+    path.chmod(0o644)
+    topic = restored.harness.topics.control
+    path.write_bytes(file_of(name.kind, name.model, topic, 0, records, name.day)[1])
+    report = restored.verify("--sample", "10", "--seed", "1", code=1)
+    assert f"from revision {len(events)} on" in report["control_log"]["why"]
+    assert "Kafka" in report["control_log"]["why"]
+    assert restored.verify("--sample", "10", "--control-log", "store")["control_log"] is None
+
+
+def test_log_lines_are_held_against_their_answers(audited: AuditedRun, tmp_path: Path) -> None:
+    """A line as it was written is right; one of which a value was changed is named with it."""
+    lines = []
+    for kind in (Kind.FORECASTS, Kind.REJECTIONS):
+        name, row = (
+            audited.an_answer(kind, version=2) if kind is Kind.FORECASTS else audited.a_rejection()
+        )
+        lines.append(encode_line(line_of(kind, audited.harness.model, row)))
+        assert name.kind is kind
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"\n".join([*lines, b"not a line", b'{"event":{}}']))
+    report = audited.verify("--lines", str(path))
+    assert report["lines"] == {"checked": 2, "faults": []}
+    assert report["outcomes"]["identical"] == 2
+    altered = lines[0].replace(b'"version":2', b'"version":1')
+    stranger = re.sub(rb'/\d+","outcome"', b'/99999999","outcome"', lines[0])
+    path.write_bytes(b"\n".join([altered, lines[1], stranger]))
+    report = audited.verify("--lines", str(path), code=1)
+    first, second = report["lines"]["faults"]
+    assert (first["what"], second["what"]) == ("log-line", "log-line")
+    assert "line 1 says modelwire.version = 1; the answer says 2" in first["why"]
+    assert "line 3 is of" in second["why"]
+    assert report["outcomes"]["identical"] == 2
+
+
+def test_it_needs_no_broker_where_the_log_is_kept_too(audited: AuditedRun) -> None:
+    """The object store alone proves an answer, by the log's own copy or by a file of it."""
+    report = audited.verify(
+        *("--sample", "500", "--seed", "7", "--control-log", "store"),
+        *("--bootstrap-servers", "127.0.0.1:1"),
+    )
+    assert report["outcomes"]["identical"] == 500
+    again = audited.verify("--sample", "500", "--seed", "7")
+    assert (again["revisions"], again["outcomes"]) == (report["revisions"], report["outcomes"])
+
+
+def test_answers_are_found_by_id_and_by_both_places(audited: AuditedRun) -> None:
+    """An id that repeats stands for all its answers; one that there is not is not found."""
+    _, row = audited.an_answer()
+    source = f"{row['source_topic']}/{row['source_partition']}/{row['source_offset']}"
+    for target in (source, _target(row)):
+        [only] = audited.verify(target)["answers"]
+        assert (only["request_id"], only["offset"]) == (row["request_id"], row["offset"])
+    repeated = audited.verify(row["request_id"])["answers"]
+    assert len(repeated) == SENDINGS  # each of the six times that requests were sent
+    assert {each["request_id"] for each in repeated} == {row["request_id"]}
+    text = audited.audit("verify", "--model", audited.harness.model, source)
+    assert "1 of 1 answers" in text
+    assert "identical" in text
+    model = audited.harness.model
+    audited.audit("verify", "--model", model, "nobody", code=4)
+    audited.audit("verify", "--model", model, code=2)
+    audited.audit("verify", "--model", model, "--sample", "2", "--since", "whenever", code=2)
+
+
+def _releases(recorded: Recorded, version: int) -> bool:
+    return isinstance(recorded.data, ModelReleased) and recorded.data.version == version
