@@ -42,4 +42,3 @@ class AuditGroup(click.Group):
 @click.group(cls=AuditGroup)
 def audit() -> None:
     """Keep answers, find them, explain them, derive them again."""
-

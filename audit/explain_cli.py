@@ -32,6 +32,7 @@ from audit.history import History
 from audit.kept import Kept, KeptFiles
 from audit.logs import read_history
 from audit.options import (
+    bundles_option,
     log_option,
     model_option,
     servers_option,
@@ -57,6 +58,7 @@ from schemas.manifest import EVIDENCE_NAME, Manifest
 @log_option
 @servers_option
 @store_option
+@bundles_option
 @output_option
 def explain_command(
     target: str,
@@ -66,6 +68,7 @@ def explain_command(
     control_log: str,
     bootstrap_servers: str | None,
     store: str | None,
+    bundles: str | None,
     output: str,
 ) -> None:
     """Say why a request got its answer: request, version, who decided, the model, each field's effect.
@@ -75,7 +78,7 @@ def explain_command(
     """
     first, last = time_of("--since", since), time_of("--until", until)
     parse_model(model)
-    settings = settings_of(bootstrap_servers, store)
+    settings = settings_of(bootstrap_servers, store, bundles)
     topics = topic_names(settings, model)
     with AnswerQuery(settings, model, since=first, until=last) as query:
         located = find(query, parse_target(target, topics), topics)
@@ -91,8 +94,8 @@ def explain_command(
             f"the answer cannot be read: {why}", hint="modelwire audit check says what is damaged"
         )
     history = read_history(settings, answers, model, control_log)
-    bundles = StoredBundles(open_store(settings.store_url, settings.s3_settings))
-    explanation = explain(only, history, bundles)
+    stored = StoredBundles(open_store(settings.store_url, settings.s3_settings))
+    explanation = explain(only, history, stored)
     value = {"model": model, "answers": _listed(kept), "explanation": explanation}
     show(output, Group(*(Text(printable(each)) for each in explanation.words)), value)
 

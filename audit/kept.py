@@ -46,8 +46,7 @@ class KeptFiles:
 
     def __init__(self, answers: AnswerStore) -> None:
         self._answers = answers
-        self._after: dict[FileName, FileName | None] = {}
-        self._listed: set[Kind] = set()
+        self._names: dict[Kind, list[FileName]] = {}
         self._last: tuple[FileName, bytes] | None = None
 
     def read(self, located: Sequence[Located]) -> list[Kept]:
@@ -93,13 +92,14 @@ class KeptFiles:
             )
 
     def _after_of(self, name: FileName) -> FileName | None:
-        if name.kind not in self._listed:
-            names = self._answers.names(name.kind)
-            for one, other in zip(names, [*names[1:], None], strict=True):
-                follows = other is not None and other.partition == one.partition
-                self._after[one] = other if follows else None
-            self._listed.add(name.kind)
-        return self._after.get(name)
+        if name.kind not in self._names:
+            self._names[name.kind] = self._answers.names(name.kind)
+        later = (
+            each
+            for each in self._names[name.kind]
+            if each.partition == name.partition and each.first > name.first
+        )
+        return min(later, key=lambda each: each.first, default=None)
 
     def _content(self, name: FileName) -> bytes:
         """The one read last is kept: who reads file after file reads each twice."""
@@ -132,7 +132,7 @@ def _taken(
     kept = {}
     try:
         records = list(records_of(name.kind, rows))
-    except (pa.ArrowException, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (pa.ArrowException, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         faults = (*faults, Fault(What.ROW, f"{name.key}: its rows cannot be read: {error}"))
         wanted, records = [], []
     differing = _differing_columns(name, rows, wanted, records)
@@ -158,13 +158,19 @@ def _differing_columns(
     made = rows_of(name.kind, located[0].topic, name.partition, records)
     found: dict[int, list[str]] = {}
     for column in rows.column_names:
-        stands = rows[column].to_pylist()
+        stands = _plain(rows[column])
         # A column of outputs is there where some row of the file has that output.
-        right = made[column].to_pylist() if column in made.column_names else [None] * len(stands)
+        right = _plain(made[column]) if column in made.column_names else [None] * len(stands)
         for each, one, other in zip(located, stands, right, strict=True):
             if one != other:
                 found.setdefault(each.offset, []).append(column)
     return {offset: ", ".join(columns) for offset, columns in found.items()}
+
+
+def _plain(column: pa.ChunkedArray) -> list[object]:
+    """The values; a time as its number, since it may be one that ``datetime`` has not."""
+    is_time = pa.types.is_timestamp(column.type)
+    return list((column.cast(pa.int64()) if is_time else column).to_pylist())
 
 
 def _said(kind: Kind, record: Record) -> Forecast | Rejection | None:

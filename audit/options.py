@@ -15,7 +15,10 @@ servers_option = click.option(
     "--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…]."
 )
 store_option = click.option(
-    "--store", help="Where bundles are: s3://bucket/prefix or file:///folder."
+    "--store", help="Where answers are kept: s3://bucket/prefix or file:///folder."
+)
+bundles_option = click.option(
+    "--bundles", help="Where bundles are.  [default: where the settings say]"
 )
 since_option = click.option(
     "--since", metavar="TIME", help="Only answers since then: 10m, 2h, 7d, 2026-11-21T10:00Z."
@@ -30,12 +33,15 @@ log_option = click.option(
 )
 
 
-def settings_of(bootstrap_servers: str | None = None, store: str | None = None) -> Settings:
+def settings_of(
+    bootstrap_servers: str | None = None, store: str | None = None, bundles: str | None = None
+) -> Settings:
     """The settings of a short command; what fails is in its own error."""
     configure_logs(as_json=False)
     CLIENT_LOG.disabled = True
     kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-    return load_settings(kafka=kafka, store_url=store)
+    audit = None if store is None else {"store_url": store}
+    return load_settings(kafka=kafka, store_url=bundles, audit=audit)
 
 
 def time_of(option: str, text: str | None) -> datetime | None:

@@ -14,7 +14,7 @@ from adapters.object_store import open_store
 from adapters.output import output_option
 from audit.history import Deed
 from audit.logs import read_history
-from audit.options import log_option, model_option, servers_option, settings_of
+from audit.options import log_option, model_option, servers_option, settings_of, store_option
 from audit.state import RollingOut, Serving, State, state_at
 from audit.words import printable
 from deployment.moments import events_as_of, parse_moment
@@ -32,9 +32,15 @@ from schemas.errors import Conflict
 @model_option
 @log_option
 @servers_option
+@store_option
 @output_option
 def state_command(
-    at: str | None, model: str, control_log: str, bootstrap_servers: str | None, output: str
+    at: str | None,
+    model: str,
+    control_log: str,
+    bootstrap_servers: str | None,
+    store: str | None,
+    output: str,
 ) -> None:
     """Say who answered MODEL's requests then: champion, candidate, shares, shadows, and who and why.
 
@@ -43,7 +49,7 @@ def state_command(
     now = datetime.now(UTC)
     moment = now if at is None else parse_moment(at, now)
     parse_model(model)
-    settings = settings_of(bootstrap_servers)
+    settings = settings_of(bootstrap_servers, store)
     answers = AnswerStore(open_store(settings.audit_url, settings.s3_settings), model)
     history = read_history(settings, answers, model, control_log)
     state = state_at(events_as_of(model, history.events, moment))

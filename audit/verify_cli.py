@@ -26,6 +26,7 @@ from audit.line_check import Line, answer_lines, line_faults
 from audit.lines import line_of
 from audit.logs import read_history
 from audit.options import (
+    bundles_option,
     log_option,
     model_option,
     servers_option,
@@ -61,6 +62,7 @@ NOT_PROVEN = 1
 @log_option
 @servers_option
 @store_option
+@bundles_option
 @output_option
 def verify_command(
     targets: tuple[str, ...],
@@ -73,6 +75,7 @@ def verify_command(
     control_log: str,
     bootstrap_servers: str | None,
     store: str | None,
+    bundles: str | None,
     output: str,
 ) -> None:
     """Derive answers again from their requests, the control log and the bundles, and compare.
@@ -87,7 +90,7 @@ def verify_command(
         )
     first, last = time_of("--since", since), time_of("--until", until)
     parse_model(model)
-    settings = settings_of(bootstrap_servers, store)
+    settings = settings_of(bootstrap_servers, store, bundles)
     chosen = Random().getrandbits(32) if seed is None else seed
     given = [] if lines is None else list(answer_lines(lines.read_bytes().splitlines()))
     topics = topic_names(settings, model)

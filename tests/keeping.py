@@ -47,7 +47,9 @@ def chain(
     stored: list[FileName] = []
     previous, after = "", records[0].offset if records else 0
     for day, part in _parts(records, rows):
-        name, content = file_of(kind, model, topic, partition, part, day, previous, after)
+        name, content = file_of(
+            kind, model, topic, partition, part, day, previous=previous, first=after
+        )
         assert answers.put(name, content)
         previous, after = digest_of(content), part[-1].offset + 1
         stored.append(name)
@@ -61,11 +63,12 @@ def file_of(
     partition: int,
     records: Sequence[Record],
     day: date,
+    *,
     previous: str = "",
-    after: int | None = None,
+    first: int | None = None,
 ) -> tuple[FileName, bytes]:
-    """The file of these records of one day; its chain goes on after ``after``."""
-    first = records[0].offset if after is None else after
+    """The file of these records of one day, from ``first`` on; None: from that of the first record."""
+    first = records[0].offset if first is None else first
     digest = ContentHash()
     digest.take(records)
     table = rows_of(kind, topic, partition, records)
@@ -76,7 +79,6 @@ def file_of(
         partition=partition,
         first=first,
         next=records[-1].offset + 1,
-        after=first,
         rows=len(records),
         content=digest.digest,
         previous=previous,

@@ -1,22 +1,20 @@
 """Answers derived once more: from the request, the control log and the bundle in the store, to the bit.
 
 An answer's revision says which deployment gave it. That deployment is folded from the log, its models
-are loaded from the store, the request is scored alone, and what comes out must be the very bytes that
-stand in the results.
+are loaded from the store, the request, as it lies in its own topic, is scored alone, and what comes out
+must be the very bytes that stand in the results. (`audit verify` makes the request again of the answer.)
 """
 
 from random import Random
 
-from adapters.bundles import read_file, read_manifest
+from adapters.bundles import StoredBundles
 from adapters.control_log import read_log
-from adapters.onnx_model import load_onnx_model
-from deployment.ledger import Ledger
+from audit.derivation import Derivation, Loaded
+from audit.history import History
 from deployment.state import Deployment
-from schemas.events import encode_event
 from schemas.forecast import decode_forecast
-from schemas.manifest import MODEL_NAME
 from scoring.batch import ForecastAnswer, Incoming, answer
-from scoring.snapshot import LoadedVersion, load, snapshot_of
+from scoring.snapshot import LoadedVersion, snapshot_of
 from tests.fleet import Harness
 from tests.traffic import Record
 
@@ -28,8 +26,9 @@ class Rederivation:
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
-        self._deployments = _deployments(harness)
-        self._loaded: dict[int, LoadedVersion] = {}
+        log = read_log(harness.settings, harness.model)
+        self._history = History(harness.model, log.events)
+        self._derivation = Derivation(StoredBundles(harness.store))
         self._requests: dict[int, list[Record]] = {}
         for record in harness.records(harness.topics.requests, 0, READ_SECONDS):
             # No transaction writes requests, so an offset is a place in its partition.
@@ -59,7 +58,8 @@ class Rederivation:
             request.key,
             request.value,
         )
-        deployment = self._deployments[said.revision]
+        deployment = self._history.at(said.revision)
+        assert deployment is not None
         loaded = {number: self._version(deployment, number) for number in deployment.required()}
         [again] = answer(
             snapshot_of(deployment, loaded),
@@ -72,19 +72,6 @@ class Rederivation:
         return again.value if isinstance(again, ForecastAnswer) else repr(again.rejection).encode()
 
     def _version(self, deployment: Deployment, number: int) -> LoadedVersion:
-        if number not in self._loaded:
-            store, digest = self._harness.store, deployment.releases[number].digest
-            manifest = read_manifest(store, digest)
-            model = load_onnx_model(read_file(store, digest, manifest, MODEL_NAME))
-            self._loaded[number] = load(number, digest, manifest.contract, model)
-        return self._loaded[number]
-
-
-def _deployments(harness: Harness) -> dict[int, Deployment]:
-    """Revision -> the deployment there."""
-    ledger = Ledger(harness.model)
-    found = {}
-    for recorded in read_log(harness.settings, harness.model).events:
-        ledger.take(encode_event(recorded.event))
-        found[ledger.deployment.revision] = ledger.deployment
-    return found
+        loaded = self._derivation.version(deployment, number)
+        assert isinstance(loaded, Loaded), loaded
+        return loaded.version

@@ -267,3 +267,31 @@ def test_grow_topics(reader: Reader) -> None:
             wait_for("requests", lambda: stream.sent > 2 * RATE)
         reader.check()
     assert {each.partition for each in reader.records()} == set(range(16))
+
+
+def test_prove_an_answer(reader: Reader, tmp_path: Path) -> None:
+    """Answers of two versions are kept, then explained and verified, by id, by place and by a draw."""
+    reader.release(2, champions=2)
+    with reader.terminal(["consume", "--model", MODEL]), reader.requests():
+        reader.wait_for_answers()
+        wait_for("600 answers", lambda: len(reader.answers()) >= 600, 60)
+    lines = reader.type(["audit", "sink", "--model", MODEL, "--once", "--log-lines", "all"])
+    (tmp_path / "lines.jsonl").write_text(lines)
+    one = next(each for each in reader.answers() if each.request_id == "r-17")
+    crowned = read_log(reader.settings, MODEL).events[-1].event.time
+    meant = {
+        "sales.requests/3/1042": f"{one.source.topic}/{one.source.partition}/{one.source.offset}",
+        "2026-11-21T10:00Z": crowned.isoformat(),
+        "7": "6",
+    }
+    said = {
+        " ".join(arguments): reader.type([meant.get(each, each) for each in arguments])
+        for arguments in commands_in(PAGES / "prove-an-answer.md")
+    }
+    explained = json.loads(said["audit explain sales.requests/3/1042 --model sales -o json"])
+    assert explained["explanation"]["answer"]["outputs"] == one.outputs
+    assert (
+        "500 of 500 answers"
+        in said["audit verify --model sales --sample 500 --seed 7 --control-log store"]
+    )
+    assert "sales:2" in said["audit state --model sales --at 7"]

@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from adapters.control_log import read_log
 from deployment.routing import bucket
 from schemas.answer_file import Kind
 from schemas.events import RolloutPromoted, encode_event
 from tests.audited import BAD, SENDINGS, AuditedRun
 from tests.bundles import expected
+from tests.fleet import Harness
 
 pytestmark = pytest.mark.stack
 
@@ -172,3 +175,18 @@ def test_the_state_at_a_moment_is_what_the_log_said_then(
     audited.audit(*chain, "--at", "4", code=5)
     audited.audit(*chain, "--at", "99999", code=4)
     audited.audit("state", "--model", model, "--at", "soon", code=2)
+
+
+def test_a_log_that_breaks_on_kafka_is_told_and_counts_up_to_there(harness: Harness) -> None:
+    """An event that follows another hash, which no writer of modelwire appends."""
+    harness.release(f"sha256:{'1' * 64}")
+    last = read_log(harness.settings, harness.model).events[-1].event
+    rogue = msgspec.structs.replace(last, sequence="4", previous=f"sha256:{'0' * 64}")
+    producer = harness.producer()
+    producer.produce(harness.topics.control, encode_event(rogue))
+    assert producer.flush(30) == 0
+    chain = ("audit", "state", "--model", harness.model)
+    assert f"{harness.model}:1" in harness.run(*chain, "--at", "2")
+    said = harness.run(*chain, code=5)
+    assert "from revision 3 on nothing vouches for the control log" in said
+    assert "next: " in said

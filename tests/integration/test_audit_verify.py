@@ -120,8 +120,8 @@ def test_an_edit_that_mends_the_footer_is_told_by_the_file_after(restored: Audit
             name.partition,
             records,
             name.day,
-            footer.previous,
-            footer.after,
+            previous=footer.previous,
+            first=footer.first,
         )[1]
     )
     report = restored.verify(_target(row), code=1)
