@@ -42,12 +42,12 @@ from audit.options import (
     time_of,
     until_option,
 )
-from audit.typical import read_typical
+from audit.typical import Typical, read_typical
 from audit.words import printable
 from schemas.errors import ModelwireError
 from schemas.evidence import decode_evidence
 from schemas.forecast import Forecast
-from schemas.manifest import EVIDENCE_NAME, Manifest
+from schemas.manifest import EVIDENCE_NAME
 
 
 @click.command("explain")
@@ -141,7 +141,10 @@ def _with_bundle(
         elif isinstance(said, Forecast):
             missing.append("its bundle has no evidence of how good it is")
         if isinstance(said, Forecast):
-            ablation = _ablated(said, manifest, bundles)
+            inputs = msgspec.json.decode(said.inputs)
+            typical = read_typical(bundles, said.digest, manifest, inputs)
+            explanation = msgspec.structs.replace(explanation, held_out=typical.held_out)
+            ablation = _ablated(said, typical, bundles)
             explanation = msgspec.structs.replace(explanation, ablation=ablation)
     except StoreUnavailable:
         raise
@@ -152,11 +155,10 @@ def _with_bundle(
     return explanation
 
 
-def _ablated(said: Forecast, manifest: Manifest, bundles: Bundles) -> Ablation:
+def _ablated(said: Forecast, typical: Typical, bundles: Bundles) -> Ablation:
     tried = Derivation(bundles).load(said.version, said.digest)
     if not isinstance(tried, Loaded):
         raise CannotExplain(tried.why)
-    typical = read_typical(bundles, said.digest, manifest)
     inputs = bytes(said.inputs)
     return ablate(tried.version, inputs, typical.values, typical.source, typical.rows)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from audit.ablation import Ablation, Effect
 from audit.explain import Explanation, Scored
+from audit.held_out import HeldOut
 from audit.history import Deed
 from deployment.words import percent
 from schemas.evidence import Scores
@@ -26,6 +27,7 @@ def words_of(explanation: Explanation) -> tuple[str, ...]:
         *_deeds(explanation),
         *_made(explanation),
         *([] if explanation.scored is None else _scored(explanation.scored)),
+        *map(_held_out, explanation.held_out),
         *([] if explanation.ablation is None else _ablation(explanation.ablation)),
         *(f"Not known: {why}." for why in explanation.missing),
         *(f"Beware, {fault.what}: {fault.why}." for fault in explanation.faults),
@@ -123,6 +125,17 @@ def _scored(scored: Scored) -> Iterator[str]:
             else f"{each.slice} = {each.value}"
         )
         yield f"For {what} ({each.series:,} series): {_scores(each.scores)}."
+
+
+def _held_out(score: HeldOut) -> str:
+    named = " and ".join(f"{name} = {_json(value)}" for name, value in score.keys.items())
+    parts = [f"RMSLE {score.rmsle:.3g}"]
+    if score.wape is not None and score.bias is not None:
+        parts += [f"WAPE {score.wape:.1%}", f"bias {score.bias:+.1%}"]
+    return (
+        f"Of the held-out rows {score.rows:,} have {named}: {', '.join(parts)}; a day sold "
+        f"{_number(score.mean_actual)} on average, and {_number(score.mean_answer)} was answered."
+    )
 
 
 def _scores(scores: Scores) -> str:

@@ -1,18 +1,26 @@
-"""What is typical for a model's requests: its bundle's holdout says it, else its golden vectors."""
+"""What is typical for a model's requests, and how it did for such ones: its bundle's holdout says it.
+
+A bundle without a holdout has golden vectors, which show what is asked and no score.
+"""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapters.bundles import Bundles
 from audit.ablation import Columns, typical_values
-from schemas.contract import Contract
+from audit.held_out import HeldOut, held_out_scores
+from schemas.contract import Contract, FieldType
 from schemas.errors import ModelwireError
 from schemas.manifest import GOLDEN_NAME, HOLDOUT_NAME, Manifest, decode_golden
+
+ACTUAL, PREDICTION = "actual", "prediction"
+"""Columns of the holdout beside the request's fields: units sold, and the graph's own answer."""
 
 
 class Typical(msgspec.Struct, frozen=True):
@@ -21,33 +29,45 @@ class Typical(msgspec.Struct, frozen=True):
     values: dict[str, Any]
     source: str
     rows: int
+    held_out: tuple[HeldOut, ...] = ()
+    """Scores of what the request names, where the bundle has a holdout."""
 
 
-def read_typical(bundles: Bundles, digest: str, manifest: Manifest) -> Typical:
-    """The typical values of a bundle's requests. Raises as ``bundles`` does, for a bad file too."""
+def read_typical(
+    bundles: Bundles, digest: str, manifest: Manifest, inputs: Mapping[str, Any]
+) -> Typical:
+    """What is typical of a bundle's requests, and how it did for one with these inputs.
+
+    Raises as ``bundles`` does, for a bad file too.
+    """
     contract = manifest.contract
     if HOLDOUT_NAME in manifest.files:
-        columns = _holdout(bundles.read_file(digest, manifest, HOLDOUT_NAME), contract)
-        source = HOLDOUT_NAME
-    else:
-        vectors = decode_golden(bundles.read_file(digest, manifest, GOLDEN_NAME))
-        columns = _columns(contract, (msgspec.json.decode(each.inputs) for each in vectors))
-        source = GOLDEN_NAME
-    rows = max((len(values) for values in columns.values()), default=0)
-    return Typical(typical_values(contract, columns), source, rows)
+        return _from_holdout(bundles.read_file(digest, manifest, HOLDOUT_NAME), contract, inputs)
+    vectors = decode_golden(bundles.read_file(digest, manifest, GOLDEN_NAME))
+    columns = _columns(contract, (msgspec.json.decode(each.inputs) for each in vectors))
+    return Typical(typical_values(contract, columns), GOLDEN_NAME, len(vectors))
 
 
-def _holdout(content: bytes, contract: Contract) -> Columns:
+def _from_holdout(content: bytes, contract: Contract, inputs: Mapping[str, Any]) -> Typical:
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        names = [field.name for field in contract.fields if field.name in file.schema_arrow.names]
-        table = file.read(columns=names)
+        table = pq.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         raise ModelwireError(f"{HOLDOUT_NAME} of the bundle cannot be read: {error}") from None
-    return {
-        name: [_as_json(value) for value in column.to_pylist()]
-        for name, column in zip(names, table.columns, strict=True)
+    names = [field.name for field in contract.fields if field.name in table.column_names]
+    columns = {
+        name: [msgspec.to_builtins(value) for value in table[name].to_pylist()] for name in names
     }
+    typical = typical_values(contract, columns)
+    if not {ACTUAL, PREDICTION} <= set(table.column_names):
+        return Typical(typical, HOLDOUT_NAME, table.num_rows)
+    keys = {
+        field.name: inputs[field.name]
+        for field in contract.fields
+        if field.type is FieldType.STRING and isinstance(inputs.get(field.name), str)
+    }
+    actual, answers = (table[name].to_numpy().astype(np.float64) for name in (ACTUAL, PREDICTION))
+    own = held_out_scores(columns, actual, answers, keys)
+    return Typical(typical, HOLDOUT_NAME, table.num_rows, own)
 
 
 def _columns(contract: Contract, rows: Iterable[dict[str, Any]]) -> Columns:
@@ -57,8 +77,3 @@ def _columns(contract: Contract, rows: Iterable[dict[str, Any]]) -> Columns:
         field.name: [row.get(field.name, field.default) for row in asked]
         for field in contract.fields
     }
-
-
-def _as_json(value: Any) -> Any:
-    """Days as requests write them."""
-    return msgspec.to_builtins(value)
