@@ -129,7 +129,6 @@ def answer_file(
         partition=partition,
         first=first.offset,
         next=records[-1].offset + 1,
-        after=first.offset,
         rows=len(records),
         content=content.digest,
         unreadable=unreadable_in(table),

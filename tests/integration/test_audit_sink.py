@@ -1,0 +1,298 @@
+"""The sink on a real broker: what is committed is in the files once, whatever happens to either."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
+from adapters.answer_files import read_footer
+from adapters.answer_source import AnswerSource, Place
+from adapters.kafka import admin
+from schemas.answer_file import NO_DAY, Kind
+from tests.fleet import Harness, environment_of, wait_for
+from tests.kept_answers import (
+    QUICK,
+    checked,
+    files_hold,
+    files_of,
+    run_once,
+    start_sink,
+    store_of,
+)
+from tests.s3_faults import Down, S3Faults
+from tests.written_answers import Scribe, counts, topics_hold
+
+pytestmark = pytest.mark.stack
+
+
+def test_everything_that_is_committed_is_kept_once(harness: Harness) -> None:
+    """Of all topics, in one go or in two; what was aborted is not there, and a third run adds nothing."""
+    scribe = Scribe(harness)
+    scribe.write(2_000)
+    run_once(harness)
+    scribe.write(500)
+    run_once(harness)
+    kept = files_hold(harness)
+    assert kept == topics_hold(harness)
+    assert counts(kept)[Kind.FORECASTS] == 2_500
+    assert all(counts(kept)[kind] for kind in (Kind.SHADOW, Kind.REJECTIONS))
+    files = files_of(harness)
+    run_once(harness)
+    assert files_of(harness) == files
+    assert checked(harness)["clean"]
+
+
+def test_a_running_sink_stores_by_age_and_the_rest_when_it_is_stopped(harness: Harness) -> None:
+    """SIGTERM is no reason to lose a second's answers or to leave with an error."""
+    scribe = Scribe(harness)
+    sink = start_sink(harness, **{**QUICK, "AUDIT__FILE_SECONDS": "1"})
+    sink.wait_for_line("audit.start")
+    scribe.write(1_000)
+    wait_for("files of all partitions", lambda: len(sink.lines("audit.stored")) >= 9)
+    again = start_sink(harness)  # whose files would be due in minutes
+    scribe.write(300)
+    assert sink.terminate(30) == 0
+    scribe.write(300)
+    committed = counts(topics_hold(harness))
+    wait_for(
+        "the other's start",
+        lambda: again.lines("kafka.client") or _lag_of(harness) is not None,
+    )
+    assert again.terminate(30) == 0
+    run_once(harness)
+    assert counts(files_hold(harness)) == committed
+    assert sink.lines("audit.stop")
+    assert sink.lines("audit.summary")[-1]["waiting_rows"] == 0
+
+
+def _lag_of(harness: Harness) -> int | None:
+    source = AnswerSource(harness.settings, harness.model)
+    try:
+        return sum(source.committed(source.places()).values())
+    finally:
+        source.close()
+
+
+def write_control(harness: Harness, *records: tuple[bytes | None, datetime]) -> None:
+    """Write records to the control topic that are no events, at these times."""
+    producer = Producer({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
+    for value, at in records:
+        producer.produce(
+            harness.topics.control,
+            value,
+            b"\xff",
+            timestamp=int(at.timestamp() * 1_000),
+            headers=[("h", None), ("h", b"\x00")],
+        )
+    assert producer.flush(30) == 0
+
+
+def test_a_file_holds_one_day_and_whatever_was_written(harness: Harness) -> None:
+    """Records that are nothing are kept, and told; the next day begins the next file."""
+    late = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+    early = late + timedelta(seconds=2)
+    write_control(harness, (b"no event", late), (None, late), (b"\xff", early), (b"{}", late))
+    sink = start_sink(harness, "--once")
+    assert sink.wait_for_exit() == 0
+    days = [name.day.day for name in store_of(harness).names(Kind.CONTROL)]
+    assert days == [1, 2, 1]
+    assert files_hold(harness) == topics_hold(harness)
+    assert sum(line["rows"] for line in sink.lines("audit.unreadable")) == 4
+    assert checked(harness)["kinds"][3]["unreadable"] == 4
+
+
+def remove_until(harness: Harness, topic: str, partition: int, offset: int) -> None:
+    """What retention does to a partition."""
+    with admin(harness.settings) as asked:
+        place = TopicPartition(topic, partition, offset)
+        for each in asked.results(asked.client.delete_records([place])).values():
+            assert each.low_watermark == offset
+
+
+def test_what_was_gone_before_the_audit_began_is_no_loss(harness: Harness) -> None:
+    """The chain begins with a file that says so."""
+    Scribe(harness).write(600)
+    remove_until(harness, harness.topics.results, 1, 50)
+    sink = start_sink(harness, "--once")
+    assert sink.wait_for_exit() == 0
+    assert sink.lines("audit.begins_late")[0]["next"] == 50
+    assert not sink.lines("audit.gap")
+    store = store_of(harness)
+    first = next(name for name in store.names(Kind.FORECASTS) if name.partition == 1)
+    assert (first.first, first.day) == (0, NO_DAY)
+    assert read_footer(store.read(first), first).is_gap
+    assert files_hold(harness) == topics_hold(harness)
+    assert checked(harness)["clean"]
+
+
+def test_answers_that_retention_removed_before_they_were_copied_are_told(harness: Harness) -> None:
+    """In an error's line, by the check, and by a file that the chain goes on from."""
+    scribe = Scribe(harness)
+    scribe.write(600)
+    run_once(harness)
+    scribe.write(600)
+    kept = files_hold(harness)[Kind.FORECASTS]
+    copied = max(offset for partition, offset in kept if partition == 2) + 1
+    remove_until(harness, harness.topics.results, 2, copied + 40)
+    sink = start_sink(harness, "--once")
+    assert sink.wait_for_exit() == 0
+    (line,) = sink.lines("audit.gap")
+    assert line["level"] == "error"
+    assert (line["partition"], line["next"]) == (2, copied + 40)
+    (finding,) = checked(harness)["findings"]
+    assert finding["what"] == "lost"
+    assert kept.keys() | topics_hold(harness)[Kind.FORECASTS].keys() == (
+        files_hold(harness)[Kind.FORECASTS].keys()
+    )
+
+
+def test_a_topic_that_was_made_anew_is_refused(harness: Harness) -> None:
+    """Its positions mean other records now."""
+    scribe = Scribe(harness)
+    scribe.write(300)
+    run_once(harness)
+    (files := files_of(harness)).sort()
+    with admin(harness.settings) as asked:
+        asked.results(asked.client.delete_topics([harness.topics.results]))
+        wait_for(
+            "the topic's end",
+            lambda: harness.topics.results not in asked.client.list_topics().topics,
+        )
+    harness.run("topics", "create", harness.model)
+    said = harness.run("audit", "sink", "--model", harness.model, "--once", code=5)
+    assert "it was made anew" in said
+    assert "audit.store_url" in said
+    assert sorted(files_of(harness)) == files
+
+
+def test_a_missing_model_is_not_found(harness: Harness) -> None:
+    """Of the sink and of the check."""
+    said = harness.run("audit", "sink", "--model", "nobody", "--once", code=4)
+    assert "modelwire topics create nobody" in said
+    said = harness.run("audit", "check", "--model", "nobody", "--no-broker", code=4)
+    assert "there are no answer files" in said
+
+
+def test_a_partition_that_was_added_is_copied_too(harness: Harness) -> None:
+    """By a sink that runs already."""
+    sink = start_sink(harness, **QUICK)
+    sink.wait_for_line("audit.start")
+    harness.send(1)  # the broker is there
+    with admin(harness.settings) as asked:
+        more = NewPartitions(harness.topics.results, harness.settings.topics.partitions + 1)
+        asked.results(asked.client.create_partitions([more]))
+    producer = Producer({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
+    producer.produce(harness.topics.results, b"?", partition=harness.settings.topics.partitions)
+    assert producer.flush(30) == 0
+    wait_for("its file", lambda: sink.lines("audit.stored"), 60)
+    assert sink.terminate(30) == 0
+    assert files_hold(harness) == topics_hold(harness)
+
+
+def test_a_store_that_is_away_loses_nothing(
+    harness_behind: Harness, faults: S3Faults, heal: Callable[[], None]
+) -> None:
+    """The sink waits, with what it holds and no more, and stores it once the store is back."""
+    harness = harness_behind
+    scribe = Scribe(harness)
+    environment = {"S3__ENDPOINT": faults.endpoint}
+    sink = start_sink(harness, **QUICK, **environment)
+    scribe.write(500)
+    wait_for("a file", lambda: sink.lines("audit.stored"), 60)
+    faults.fault = Down()
+    scribe.write(2_000)
+    sink.wait_for_line("audit.store_away", 60)
+    heal()
+    scribe.write(100)
+    committed = counts(topics_hold(harness))
+    wait_for(
+        "all answers",
+        lambda: sum(each["rows"] for each in sink.lines("audit.stored")) == sum(committed.values()),
+        90,
+    )
+    assert sink.terminate(30) == 0
+    assert files_hold(harness) == topics_hold(harness)
+    assert checked(harness)["clean"]
+
+
+@pytest.fixture
+def heal(faults: S3Faults) -> Callable[[], None]:
+    """What ends the fault."""
+
+    def end() -> None:
+        faults.fault = None
+
+    return end
+
+
+def lines_of(harness: Harness, *options: str) -> list[str]:
+    """The ids of the answers' lines that one run writes to stdout."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "modelwire",
+            "audit",
+            "sink",
+            "--once",
+            "--model",
+            harness.model,
+            *options,
+        ],
+        env=environment_of(harness.settings),
+        cwd=harness.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [json.loads(line)["event"]["id"] for line in done.stdout.splitlines()]
+
+
+def ids(harness: Harness, *kinds: Kind) -> list[str]:
+    """Where the committed records of these kinds lie."""
+    topics = {
+        Kind.FORECASTS: harness.topics.results,
+        Kind.SHADOW: harness.topics.shadow,
+        Kind.REJECTIONS: harness.topics.rejections,
+    }
+    held = topics_hold(harness)
+    return sorted(
+        f"{topics[kind]}/{partition}/{offset}" for kind in kinds for partition, offset in held[kind]
+    )
+
+
+def test_each_answer_has_its_line_once_it_is_stored(harness: Harness) -> None:
+    """Once, over two runs; and again from where a kill cut them off, of the last file."""
+    scribe = Scribe(harness)
+    scribe.write(400)
+    everything = (Kind.FORECASTS, Kind.SHADOW, Kind.REJECTIONS)
+    first = lines_of(harness, "--log-lines", "all")
+    assert sorted(first) == ids(harness, *everything)
+    scribe.write(100)
+    second = lines_of(harness, "--log-lines", "all")
+    assert sorted(first + second) == ids(harness, *everything)
+    source = AnswerSource(harness.settings, harness.model)
+    place = Place(Kind.REJECTIONS, 0)
+    held = [offset for _, offset in topics_hold(harness)[Kind.REJECTIONS]]
+    source.commit({place: sorted(held)[-3]})
+    source.close()
+    again = lines_of(harness, "--log-lines", "all")
+    assert again == [f"{harness.topics.rejections}/0/{at}" for at in sorted(held)[-3:]]
+
+
+def test_lines_can_be_of_rejections_alone_or_of_a_share(harness: Harness) -> None:
+    """Rejections are always told."""
+    scribe = Scribe(harness)
+    scribe.write(300)
+    assert sorted(lines_of(harness, "--log-lines", "rejections")) == ids(harness, Kind.REJECTIONS)
+    scribe.write(1_000)
+    some = lines_of(harness, "--log-lines", "all", "--sample", "0.2")
+    rejections = [each for each in some if each.startswith(harness.topics.rejections)]
+    assert len(rejections) == 100
+    assert 120 < len(some) - len(rejections) < 340  # of 1,100
