@@ -81,7 +81,10 @@ def encode_file(footer: Footer, tables: Iterable[pa.Table]) -> bytes:
             name for name, of in columns_of(kind).items() if pa.types.is_dictionary(of)
         ],
         sorting_columns=pq.SortingColumn.from_ordering(table.schema, order),
-        bloom_filter_options={"request_id": {"fpp": _FALSE_POSITIVES}}
+        # Without the number of ids a writer takes room for a hundred million.
+        bloom_filter_options={
+            "request_id": {"fpp": _FALSE_POSITIVES, "ndv": min(max(len(table), 1), ROW_GROUP)}
+        }
         if kind in _HAVE_IDS
         else None,
     )

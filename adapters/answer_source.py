@@ -179,11 +179,11 @@ class AnswerSource:
                 messages += self._consumer.consume(limit - 1, 0)
         except KafkaException as error:
             raise self._failed(error, "read answers") from error
-        records = fetched.records
+        found: dict[tuple[str | None, int | None], list[Record]] = {}
         for message in messages:
-            place = Place(self._kinds[message.topic()], message.partition())  # type: ignore[index,arg-type]
+            at = (message.topic(), message.partition())
             if message.error() is not None:
-                self._judge(place, message, fetched)
+                self._judge(self._place(*at), message, fetched)
                 continue
             record = Record(
                 message.offset(),  # type: ignore[arg-type]
@@ -192,10 +192,11 @@ class AnswerSource:
                 message.value(),
                 tuple(message.headers() or ()),  # type: ignore[arg-type]
             )
-            if place in records:
-                records[place].append(record)
+            if at in found:
+                found[at].append(record)
             else:
-                records[place] = [record]
+                found[at] = [record]
+        fetched.records = {self._place(*at): records for at, records in found.items()}
         return fetched
 
     def lag(self, positions: Mapping[Place, int]) -> int:
@@ -245,6 +246,11 @@ class AnswerSource:
 
     def _failed(self, error: KafkaException, what: str) -> ModelwireError:
         return explain(error.args[0], what, self._servers, model=self._model)
+
+    def _place(self, topic: str | None, partition: int | None) -> Place:
+        assert topic is not None
+        assert partition is not None
+        return Place(self._kinds[topic], partition)
 
     def _partition(self, place: Place, position: int = 0) -> TopicPartition:
         return TopicPartition(self.topics[place.kind], place.partition, position)

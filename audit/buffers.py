@@ -95,7 +95,7 @@ class Buffers(Generic[Place, Chunk]):
             if not line or line[-1].day != day:
                 line.append(Stretch(day, now))
             stretch = line[-1]
-            size = sum(map(_size, part))
+            size = _size(part)
             stretch.loose += part
             stretch.next = part[-1].offset + 1
             stretch.rows += len(part)
@@ -168,8 +168,10 @@ def _split_by_day(records: Sequence[Record]) -> Iterator[tuple[date, Sequence[Re
         yield day, list(part)
 
 
-def _size(record: Record) -> int:
-    size = RECORD_BYTES + len(record.key or b"") + len(record.value or b"")
-    if record.headers:
-        size += sum(len(name) + len(content or b"") for name, content in record.headers)
+def _size(records: Sequence[Record]) -> int:
+    parts = [record.value for record in records] + [record.key for record in records]
+    size = RECORD_BYTES * len(records) + sum(map(len, filter(None, parts)))
+    for record in records:
+        if record.headers:
+            size += sum(len(name) + len(content or b"") for name, content in record.headers)
     return size

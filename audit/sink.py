@@ -109,13 +109,13 @@ class Sink:
         self._ends: dict[Place, End] = {}
         self._positions: dict[Place, int] = {}
         """What is to be left with the group."""
-        self._tally = Tally()
+        self._tally, self._rows = Tally(), 0
         self._unread: set[Place] = set()
         """Partitions that were not yet read to the ends that they had once."""
         self._looked = self._summed_up = time.monotonic()
 
-    def run(self, *, once: bool) -> None:
-        """Copy until told to stop; with ``once``, up to where the topics end now."""
+    def run(self, *, once: bool) -> int:
+        """Copy until told to stop; with ``once``, up to where the topics end now. Gives the rows."""
         self._open(self._source.places())
         while True:
             self._copy(once)
@@ -124,6 +124,7 @@ class Sink:
             if self._stopping() or not self._unread:
                 break
         self._sum_up()
+        return self._rows
 
     def _copy(self, once: bool) -> None:
         heard = time.monotonic()
@@ -261,6 +262,7 @@ class Sink:
             return
         self._tally.files += 1
         self._tally.rows += footer.rows
+        self._rows += footer.rows
         self._tally.bytes += len(content)
         log.info(
             "audit.stored",

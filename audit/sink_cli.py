@@ -76,10 +76,10 @@ def _run(settings: Settings, model: str, once: bool, which: str, sample: float) 
     source = AnswerSource(settings, model)
     gc.freeze()
     try:
-        Sink(settings.audit, model, source, store, lines, stopping).run(once=once)
+        rows = Sink(settings.audit, model, source, store, lines, stopping).run(once=once)
     finally:
         source.close()
-    log.info("audit.stop")
+    log.info("audit.stop", rows=rows)
 
 
 def _listen() -> Callable[[], bool]:

@@ -181,6 +181,13 @@ def test_release_a_model(reader: Reader) -> None:
     assert {read_rejection(list(r.headers.items())).version for r in rejections} == {2}
 
 
+def test_keep_answers(reader: Reader) -> None:
+    """What was answered is copied and checked; the rest has lines."""
+    reader.release(1, champions=1)
+    with reader.serving():
+        reader.follow("keep-answers.md")
+
+
 def test_run_a_canary(reader: Reader) -> None:
     """The plan ends in the promotion of version 2; version 3 is moved by hand and given up."""
 
