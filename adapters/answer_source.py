@@ -11,13 +11,27 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 
-from adapters.kafka import HOPELESS, NO_TOPIC, client_config, explain, open_client, topic_names
+from adapters.kafka import (
+    HOPELESS,
+    NO_TOPIC,
+    admin,
+    client_config,
+    explain,
+    open_client,
+    topic_names,
+)
 from adapters.settings import Settings
 from adapters.stream_calls import is_final
 from adapters.stream_config import group_of
@@ -85,7 +99,10 @@ class AnswerSource:
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.topics = topics_of(settings, model)
+        self.topic_ids: dict[Kind, str] = {}
+        """What the cluster calls each topic: one that is made anew under its name has another id."""
         self._kinds = {topic: kind for kind, topic in self.topics.items()}
+        self._settings = settings
         self._model = model
         self._servers = settings.kafka.bootstrap_servers
         self._assigned: set[Place] = set()
@@ -115,17 +132,23 @@ class AnswerSource:
     # --- what there is
 
     def places(self) -> list[Place]:
-        """Every partition of the topics. Raises NotFound where a topic is missing."""
+        """Every partition of the topics, whose ``topic_ids`` are read too. Raises NotFound."""
+        names = list(self._kinds)
         found = []
-        for kind, topic in self.topics.items():
-            described = self._ask(
-                f"describe the topic {topic}",
-                partial(self._consumer.list_topics, topic, ASK_SECONDS),
-            ).topics[topic]
-            if described.error is not None:
-                raise explain(described.error, f"read {topic}", self._servers, model=self._model)
-            found += [Place(kind, number) for number in sorted(described.partitions)]
-        return found
+        with admin(self._settings) as asked:
+            futures = asked.client.describe_topics(
+                TopicCollection(names), request_timeout=ASK_SECONDS
+            )
+            for topic, described in asked.results(futures).items():
+                what = f"describe the topic {topic}"
+                if isinstance(described, KafkaError):
+                    if described.code() in NO_TOPIC:
+                        raise explain(described, what, self._servers, model=self._model)
+                    raise asked.explain(described, what)
+                kind = self._kinds[topic]
+                self.topic_ids[kind] = str(described.topic_id)
+                found += [Place(kind, number) for number in range(len(described.partitions))]
+        return sorted(found, key=lambda place: list(self.topics).index(place.kind))
 
     def ends(self, place: Place) -> tuple[int, int]:
         """The position of the first record that the broker still has, and that after the last."""

@@ -6,7 +6,8 @@
    behind the winner's file.
 3. Records that the topic no longer has when they are to be copied are made known by a file without rows,
    so that all sinks go on from the same place, and by a log line.
-4. A topic that ends before its files do was made anew: the sink ends rather than guess.
+4. A topic that has another id than its files say, or ends before they do, was made anew: the sink ends
+   rather than guess.
 5. A store that is away is waited for. Nothing is fetched meanwhile, so memory stays as it is.
 6. After a file is stored its log lines are written, and then its end is left with the group. So lines
    that a kill cut off are written at the next start; a line may come twice, and none is left out.
@@ -35,7 +36,7 @@ from schemas.manifest import digest_of
 
 FETCH_RECORDS = 4_000
 FETCH_SECONDS = 0.1
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 20.0
 """Between two looks for partitions that were added."""
 
 SUMMARY_SECONDS = 60.0
@@ -181,11 +182,8 @@ class Sink:
         low, high = self._source.ends(place)
         if high < end.next:
             topic = self._source.topics[place.kind]
-            raise Conflict(
-                f"the files of {topic}, partition {place.partition}, reach to position {end.next}, and "
-                f"the topic ends at {high}: it was made anew",
-                hint="keep its files for themselves: name another place for those to come "
-                "(audit.store_url), and start again",
+            raise _made_anew(
+                f"{topic}, partition {place.partition}, ends at {high}, and its files reach to {end.next}"
             )
         if low > end.next:
             gap = self._store_gap(place, end, low)
@@ -216,6 +214,12 @@ class Sink:
             raise Conflict(
                 f"{name.key} is of the topic {footer.topic}, and {topic} is to be copied",
                 hint="name another place for its files (audit.store_url), or set the topic's name back",
+            )
+        topic_id = self._source.topic_ids[name.kind]
+        if footer.topic_id not in ("", topic_id):
+            raise _made_anew(
+                f"{topic} has the id {topic_id} in its cluster, and {name.key} is of one with the id "
+                f"{footer.topic_id}"
             )
         if self._lines is not None and committed is not None and committed < footer.next:
             rows = read_rows(content, name)
@@ -299,6 +303,7 @@ class Sink:
             kind=place.kind,
             model=self._model,
             topic=self._source.topics[place.kind],
+            topic_id=self._source.topic_ids[place.kind],
             partition=place.partition,
             first=end.next,
             next=position,
@@ -323,7 +328,9 @@ class Sink:
                     if time.monotonic() - told_to_stop > STOP_SECONDS:
                         raise
                 log.warning("audit.store_away", problem=error.message)
-            time.sleep(random.uniform(0.5, 1) * pause)
+            again = time.monotonic() + random.uniform(0.5, 1) * pause
+            while time.monotonic() < again and not (self._stopping() and not told_to_stop):
+                time.sleep(0.1)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     # --- what is told
@@ -347,3 +354,11 @@ class Sink:
             resident_mb=psutil.Process().memory_info().rss // MIB,
         )
         self._tally, self._summed_up = Tally(), now
+
+
+def _made_anew(found: str) -> Conflict:
+    return Conflict(
+        f"{found}: it was made anew",
+        hint="keep its files for themselves: name another place for those to come (audit.store_url), and "
+        "start again",
+    )

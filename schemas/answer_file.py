@@ -86,6 +86,7 @@ class FileName(msgspec.Struct, frozen=True, order=True):
 class Footer(msgspec.Struct, frozen=True, kw_only=True):
     """What a file says of itself. Unknown keys are accepted: later versions add some.
 
+    ``topic_id`` is the cluster's id of the topic, empty where it is not known: positions are of this one.
     ``previous`` is the digest of the bytes of the file before, which ended at ``first``; empty where the
     chain begins. ``content`` is the records' ``ContentHash``. ``unreadable`` counts records that are
     nothing of this kind, which are kept as they are.
@@ -95,6 +96,7 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     model: str
     topic: str
+    topic_id: str = ""
     partition: Position
     first: Position
     next: Position

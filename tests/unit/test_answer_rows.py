@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.answer_columns import MOST_OUTPUTS
 from adapters.answer_files import encode_file, read_records
 from adapters.answer_rows import (
-    MOST_OUTPUTS,
     columns_of,
     records_of,
     rows_of,
