@@ -155,10 +155,19 @@ class Sink:
 
     def _look_for_partitions(self) -> None:
         self._looked = time.monotonic()
+        known = dict(self._source.topic_ids)
         try:
-            self._open([place for place in self._source.places() if place not in self._ends])
+            places = self._source.places()
         except ModelwireError as error:
             log.warning("audit.not_looked", problem=error.message)
+            return
+        for kind, topic_id in self._source.topic_ids.items():
+            if topic_id != known[kind]:
+                topic = self._source.topics[kind]
+                raise _made_anew(
+                    f"{topic} had the id {known[kind]} in its cluster, and has {topic_id}"
+                )
+        self._open([place for place in places if place not in self._ends])
 
     def _open(self, places: Sequence[Place]) -> None:
         if not places:

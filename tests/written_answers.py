@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from adapters.answer_source import topics_of
 from schemas.answer_file import Kind
-from schemas.forecast import Source, Variant, forecast_encoder
+from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.rejection import Rejection, rejection_headers
 from tests.fleet import Harness
 
@@ -22,6 +22,7 @@ Kept = tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ..
 
 ONE_IN_ABORTED = 7
 BATCH = 64
+ASKED_MS = 1_767_268_800_000
 DIGEST = f"sha256:{'ab' * 32}"
 
 
@@ -80,37 +81,35 @@ class Scribe:
         version = 1
         while True:
             version = version % 3 + 1
-            encode = forecast_encoder(
+            scored_at = datetime.now(UTC)
+            for _ in range(batch):
+                yield self._forecast(version, scored_at)
+
+    def _forecast(self, version: int, scored_at: datetime) -> bytes:
+        number = self._number
+        asked = number * 7_919 % 3_000 + 20_000, number % 30 + 1, number % 40, number % 97
+        return encode_forecast(
+            Forecast(
+                request_id=f"{self._model}-{number}",
+                inputs=msgspec.Raw(
+                    b'{"country":"France","stockcode":"%d","date":"2011-11-%02d","price":%d.%02d}'
+                    % asked
+                ),
+                outputs={"units": number * 37 % 1_000 / 8, "units_p90": number * 41 % 1_000 / 8},
                 model=self._model,
                 version=version,
                 digest=DIGEST,
                 variant=Variant.CHAMPION,
                 revision=version,
-                scored_at=datetime.now(UTC),
+                source=Source(self._names.requests, number % self._partitions, number, ASKED_MS),
+                scored_at=scored_at,
                 instance=f"modelwire-{self._model}-0",
                 runtime="onnxruntime 1.31.0 x86_64-avx2",
             )
-            for _ in range(batch):
-                number = self._number
-                yield encode(
-                    f"{self._model}-{number}",
-                    msgspec.Raw(
-                        b'{"country":"France","stockcode":"%d","date":"2011-11-%02d","price":%d.%02d}'
-                        % (
-                            20_000 + number * 7_919 % 3_000,
-                            number % 30 + 1,
-                            number % 40,
-                            number % 97,
-                        )
-                    ),
-                    {"units": number * 37 % 1_000 / 8, "units_p90": number * 41 % 1_000 / 8},
-                    Source(
-                        self._names.requests, number % self._partitions, number, 1_767_268_800_000
-                    ),
-                )
+        )
 
     def _headers(self, number: int) -> list[tuple[str, bytes]]:
-        source = Source(self._names.requests, number % 4, number, 1_767_268_800_000)
+        source = Source(self._names.requests, number % 4, number, ASKED_MS)
         return rejection_headers(
             Rejection(
                 reason="missing-field",
