@@ -178,6 +178,7 @@ class Sink:
             self._begin(place, found.get(place), committed.get(place))
             self._positions[place] = self._ends[place].next
         self._leave_positions()
+        log.info("audit.reading", partitions=len(self._ends))
 
     def _resume(self, place: Place, winner: FileName | None = None) -> None:
         """Go on behind the last file; ``winner`` is known to be there, whatever the listing says."""

@@ -54,9 +54,13 @@ def pair_sinks(harness: Harness, answers: int, times: int, seed: int) -> Outcome
         pair = [start_sink(harness, **QUICK) for _ in range(2)]
         sinks += pair
         for sink in pair:
-            sink.wait_for_line("audit.start", 60)
+            sink.wait_for_line("audit.reading", 60)
         scribe.write(answers // times)
-        wait_for("a file", lambda pair=pair: pair[0].lines("audit.stored"), 60)  # type: ignore[misc]
+        wait_for(
+            "a put that is lost",
+            lambda pair=pair: any(sink.lines("audit.put_lost") for sink in pair),  # type: ignore[misc]
+            60,
+        )
         rng.shuffle(pair)
         pair[0].kill()
         assert pair[1].terminate(60) == 0, pair[1].text

@@ -35,10 +35,10 @@ def test_a_few_kills_lose_and_double_nothing(on_s3: Harness) -> None:
 
 
 def test_two_sinks_are_as_good_as_one(harness: Harness) -> None:
-    """Once, with puts that are lost: both had the same records at hand."""
+    """Both have the same records at hand, and one of them loses the put."""
     outcome = pair_sinks(harness, 6_000, 1, seed=1)
     assert outcome.answers > 6_000
-    assert outcome.lost_puts
+    assert outcome.lost_puts >= 1
 
 
 @pytest.mark.chaos
@@ -56,4 +56,4 @@ def test_two_sinks_ten_times(on_s3: Harness) -> None:
     """During 100,000 answers; one of the two is killed each time."""
     outcome = pair_sinks(on_s3, 100_000, 10, seed=7)
     print(outcome)
-    assert outcome.lost_puts
+    assert outcome.lost_puts >= 10
