@@ -12,7 +12,7 @@ help:
 	@echo "make test    all tests, on a real Kafka broker and a real S3 server"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make chaos   the long tests, then one run of kills and faults: REQUESTS= KILLS= BROKER_KILLS= SEED="
-	@echo "make bench   measure the loop, folding, swaps, stalls, shadows, the loader, poison, the sink, panels and the trainer"
+	@echo "make bench   measure the loop, swaps, stalls, memory, poison, panels, the trainer, the sink and audit queries"
 	@echo "make up      start the local stack (make down stops it)"
 	@echo "make clean   remove the virtual environment, caches and the local stack's state"
 
@@ -60,6 +60,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m bench.sink
 	@$(BIN)/python -m bench.panel
 	@$(BIN)/python -m bench.trainer
+	@$(BIN)/python -m bench.audit_query
 
 up: $(STAMP)
 	@$(BIN)/modelwire up
