@@ -53,7 +53,7 @@ _HAVE_INPUTS = (Kind.FORECASTS, Kind.SHADOW)
 _THREADS_REMOTE = 8
 """Threads that read from an S3 server, which mostly wait."""
 
-_GAP_BYTES = 1024 * 1024
+_GAP_BYTES = 256 * 1024
 """Bytes between two columns that are read with them there: cheaper than another question."""
 
 
