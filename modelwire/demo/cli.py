@@ -18,8 +18,9 @@ from adapters.logs import configure_logs
 from adapters.output import TABLE, as_text, output_option
 from adapters.settings import Settings, load_settings
 from modelwire.checker import Report, StreamUnreadable, Topics, check_topics
+from modelwire.demo.audited import audit
 from modelwire.demo.commands import Commands
-from modelwire.demo.figures import Played, lines, summary
+from modelwire.demo.figures import Audited, Played, lines, summary
 from modelwire.demo.script import Script
 from modelwire.demo.view import View
 from modelwire.localstack.jars import jar_cache_of
@@ -45,12 +46,13 @@ UNCLEAN = 1
     help="Folder of the local stack.  [default: .modelwire]",
 )
 def demo(output: str, keep: bool, state_dir: Path | None) -> int:
-    """Train two models; under load shadow, canary, undo and swap; and check every answer.
+    """Train two models; under load shadow, canary, undo and swap; check every answer, explain one.
 
     Runs on the local stack and on topics of its own: the model is called sales, or sales-2, sales-3 …
     where those topics exist already. What it started it stops; topics and bundles stay.
 
-    Exit code 0: every request has exactly one right answer. 1: something is off, or a step failed.
+    Exit code 0: every request has exactly one right answer, and those that were drawn came out again to
+    the bit. 1: something is off, or a step failed.
     """
     console = Console(stderr=True)
     _stop_on_sigterm()
@@ -67,14 +69,15 @@ def demo(output: str, keep: bool, state_dir: Path | None) -> int:
             commands.stop()
         view.say(f"$ modelwire verify-stream --model {model}")
         report = _check(settings, model)
+        audited = audit(model, commands, view)
         if keep:
             started.pop_all()
-    _print(output, played, report)
+    _print(output, played, report, audited)
     for finding in report.findings:
         click.echo(f"{finding.kind}: {finding.sentence}", err=True)
     if keep:
         click.echo(_how_to_go_on(settings, model, commands), err=True)
-    return 0 if report.clean else UNCLEAN
+    return 0 if report.clean and audited.is_proven else UNCLEAN
 
 
 def _stop_on_sigterm() -> None:
@@ -152,14 +155,14 @@ def _check(settings: Settings, model: str) -> Report:
         raise ModelwireError(f"the answers cannot be checked: {error}") from error
 
 
-def _print(output: str, played: Played, report: Report) -> None:
+def _print(output: str, played: Played, report: Report, audited: Audited) -> None:
     if output != TABLE:
-        click.echo(as_text(output, summary(played, report)))
+        click.echo(as_text(output, summary(played, report, audited)))
         return
     table = Table(title="every request and its answer", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, figure in lines(played, report):
+    for name, figure in lines(played, report, audited):
         table.add_row(name, figure)
     Console().print(table)
 

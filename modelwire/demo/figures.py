@@ -72,7 +72,24 @@ class Played:
     canary: tuple[Step, ...]
 
 
-def summary(played: Played, report: Report) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Audited:
+    """What the audit gave: the answers that were kept, the one that was explained, and how many of the
+    ``derived`` came out ``identical``."""
+
+    kept: int
+    request_id: str
+    version: int
+    derived: int
+    identical: int
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every answer came out again to the bit."""
+        return 0 < self.derived == self.identical
+
+
+def summary(played: Played, report: Report, audited: Audited) -> dict[str, Any]:
     """The demo's result. ``versions`` maps a version to its forecasts; ``canary`` and ``shadow`` are what
     the demo saw, ``shares`` what the checker did."""
     return {
@@ -121,6 +138,12 @@ def summary(played: Played, report: Report) -> dict[str, Any]:
             }
             for share in observed(report)
         ],
+        "audit": {
+            "kept": audited.kept,
+            "explained": audited.request_id,
+            "derived": audited.derived,
+            "identical": audited.identical,
+        },
     }
 
 
@@ -129,7 +152,7 @@ def observed(report: Report) -> list[Share]:
     return [share for share in report.shares if share.answers.total]
 
 
-def lines(played: Played, report: Report) -> list[tuple[str, str]]:
+def lines(played: Played, report: Report, audited: Audited) -> list[tuple[str, str]]:
     """The result for people: a name and a figure each."""
     names = ("requests", "forecasts", "rejections", "lost", "doubled", "revision_regressions")
     versions = sorted({*report.versions, *played.wape})
@@ -149,6 +172,7 @@ def lines(played: Played, report: Report) -> list[tuple[str, str]]:
             for share in observed(report)
         ),
         *((f"seconds of the {swap.way}", f"{swap.seconds:.3f}") for swap in played.swaps),
+        ("derived again to the bit", f"{audited.identical:,} of {audited.derived:,} answers"),
     ]
 
 

@@ -162,8 +162,8 @@ def test_cutoff_that_is_no_date_is_a_usage_problem(small: Path, cutoff: str) -> 
 @pytest.mark.parametrize(
     ("cutoff", "said"),
     [
-        ("2023-12-31", "of which 0 are not held out"),
-        ("2024-01-10", "of which 10 are not held out"),
+        ("2023-12-31", "0 of them up to the cutoff"),
+        ("2024-01-10", "10 of them up to the cutoff"),
         ("2025-01-01", "cutoff 2025-01-01 lies after the last day 2024-04-09"),
     ],
 )

@@ -9,7 +9,16 @@ import pytest
 from modelwire.checker import Share, check
 from modelwire.checker.report import Tally
 from modelwire.demo.answers import RATE_SECONDS, Answers, Keyed, Split
-from modelwire.demo.figures import Played, Shadowed, Step, Swap, lines, shadow_words, summary
+from modelwire.demo.figures import (
+    Audited,
+    Played,
+    Shadowed,
+    Step,
+    Swap,
+    lines,
+    shadow_words,
+    summary,
+)
 from modelwire.demo.view import Canary, Moment, Shadow, sentence
 from schemas.forecast import Forecast, Source, Variant
 
@@ -199,9 +208,12 @@ PLAYED = Played(
 )
 
 
+AUDITED = Audited(kept=990, request_id="r-7", version=2, derived=500, identical=499)
+
+
 def test_the_result_has_exactly_the_promised_keys() -> None:
     """The first ten as they always were; the verdict in it is the checker's."""
-    result = summary(PLAYED, check([], [], [], requests_topic="m.requests"))
+    result = summary(PLAYED, check([], [], [], requests_topic="m.requests"), AUDITED)
     assert result == {
         "requests": 0,
         "forecasts": 0,
@@ -236,7 +248,15 @@ def test_the_result_has_exactly_the_promised_keys() -> None:
             }
         ],
         "shares": [],
+        "audit": {"kept": 990, "explained": "r-7", "derived": 500, "identical": 499},
     }
+
+
+def test_only_answers_that_all_came_out_again_prove_anything() -> None:
+    """One that did not is one too many; nothing derived proves nothing."""
+    assert not AUDITED.is_proven
+    assert replace(AUDITED, identical=500).is_proven
+    assert not replace(AUDITED, derived=0, identical=0).is_proven
 
 
 def test_the_shares_are_those_of_the_checker_where_something_was_answered() -> None:
@@ -245,7 +265,7 @@ def test_the_shares_are_those_of_the_checker_where_something_was_answered() -> N
     seen = Share(4, 2, 1_000, Tally(1_800, 200), Tally(880, 120), one_in=1)
     empty = Share(8, 2, 0, Tally(0, 0), Tally(0, 0), one_in=1)
     report = replace(nothing, shares=(seen, empty))
-    assert summary(PLAYED, report)["shares"] == [
+    assert summary(PLAYED, report, AUDITED)["shares"] == [
         {
             "rollout": 4,
             "version": 2,
@@ -256,10 +276,11 @@ def test_the_shares_are_those_of_the_checker_where_something_was_answered() -> N
             "key_share": 0.12,
         }
     ]
-    said = dict(lines(PLAYED, report))
+    said = dict(lines(PLAYED, report, AUDITED))
     assert said["share at weight 10%"] == "10.0% of 2,000 requests, 12.0% of 1,000 keys"
     same = "version 2 WAPE 0.845, champion 0.900 on the same 3,000 requests"
     assert said["shadow"] == f"{same}; 7 left out, 1 failed"
     assert shadow_words(replace(SHADOWED, shed=0, failed=0)) == same
     assert said["seconds of the undo"] == "1.250"
+    assert said["derived again to the bit"] == "499 of 500 answers"
     assert "share at weight 0%" not in said
