@@ -28,8 +28,7 @@ def audit(model: str, commands: Commands, view: View) -> Audited:
 
     def ask(sql: str) -> list[dict[str, object]]:
         found = json.loads(run("audit", "query", "--model", model, sql, "-o", "json"))
-        assert isinstance(found, list)
-        return found
+        return list(found["rows"])
 
     run("audit", "sink", "--model", model, "--once")
     [counted] = ask("SELECT count(*) AS kept FROM forecasts")
