@@ -16,6 +16,7 @@ question for a request id, a version, a key or a time reads little more than the
 """
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -118,6 +119,7 @@ class AnswerQuery:
 
     def close(self) -> None:
         """Let go of the files and remove what was written beside them."""
+        self.connection.interrupt()  # or the end waits for what still runs
         self._cleanup.close()
 
     def fetch(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
@@ -234,7 +236,11 @@ class AnswerQuery:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+            if _INTERRUPTED.search(str(error)):
+                raise KeyboardInterrupt from None  # which DuckDB made this of
+            if isinstance(error, RuntimeError):
+                raise
             raise self._problem() or _problem_of(str(error), type(error)) from None
 
 
@@ -311,6 +317,7 @@ _SAID_WRONG = (
     duckdb.NotSupportedError,
 )
 _UNREADABLE = ".parquet"
+_INTERRUPTED = re.compile("^(Query interrupted|INTERRUPT Error)")
 
 
 def _problem_of(said: str, error: type[BaseException]) -> ModelwireError:

@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +31,7 @@ from tests.answers import (
     rejection_record,
     store_answers,
 )
+from tests.fleet import wait_for
 from tests.shell import ROOT, commands_in
 
 ODD = pa.table(
@@ -198,6 +203,37 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(
     assert "next: " in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(hash(a.range * b.range)) FROM range(10_000_000) a, range(1_000_000) b",
+        "SELECT a.range, b.range FROM range(10_000_000) a, range(1_000_000) b",
+    ],
+)
+def test_an_interrupted_question_ends_as_every_command_does(store: str, sql: str) -> None:
+    """While DuckDB thinks, and while rows are printed: one word, exit code 130."""
+    line = ["audit", "query", "--store", store, "--model", "sales", sql, "-o", "csv"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "modelwire", *line],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        try:
+            wait_for("the question to be asked", lambda: _cpu_seconds(process.pid) > 4, 60)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, said.strip()) == (130, "interrupted")
+
+
+def _cpu_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user)
 
 
 def test_a_model_without_answers_is_not_found(store: str) -> None:
