@@ -65,7 +65,7 @@ def encode_file(footer: Footer, tables: Iterable[pa.Table]) -> bytes:
     table = pa.concat_tables(
         [rows_of(kind, footer.topic, footer.partition, ()), *tables], promote_options="default"
     )
-    outputs = sorted(name for name in table.column_names if name.startswith(OUTPUT_PREFIX))
+    outputs = [name for name in table.column_names if name.startswith(OUTPUT_PREFIX)]
     table = table.select([*columns_of(kind), *outputs]).unify_dictionaries().combine_chunks()
     order = [(name, "ascending") for name in _ORDER[kind]]
     table = table.take(_sorting(table, _ORDER[kind]))

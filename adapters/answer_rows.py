@@ -55,7 +55,7 @@ def rows_of(kind: Kind, topic: str, partition: int, records: Sequence[Record]) -
         return pa.schema(list(types.items())).empty_table()
     try:
         columns = TO_COLUMNS[kind](records)
-        outputs = sorted(set(columns) - set(types))
+        outputs = [name for name in columns if name not in types]
         columns |= _place_columns(topic, partition, records)
         schema = pa.schema([*types.items(), *((name, pa.float64()) for name in outputs)])
         arrays = [_array(columns[name], schema.field(name).type) for name in schema.names]

@@ -78,13 +78,16 @@ def _deeds(explanation: Explanation) -> Iterator[str]:
     for approved in explanation.approved:
         yield _deed(approved)
     if explanation.crowned is not None:
-        yield f"The champion of then: {_deed(explanation.crowned)}"
+        yield f"The champion of then: {_deed(explanation.crowned, is_told=True)}"
     if explanation.routed is not None and explanation.routed != explanation.crowned:
-        yield f"The shares of then: {_deed(explanation.routed)}"
+        yield f"The shares of then: {_deed(explanation.routed, is_told=True)}"
 
 
-def _deed(deed: Deed) -> str:
+def _deed(deed: Deed, *, is_told: bool = False) -> str:
+    """Who did what; ``is_told``: what was done first, which may be no verb."""
     why = f", because: {deed.reason}" if deed.reason else ""
+    if is_told:
+        return f"{deed.what}, by {deed.actor} at {_utc(deed.time)} (revision {deed.revision}){why}."
     return f"{deed.actor} {deed.what} at {_utc(deed.time)} (revision {deed.revision}){why}."
 
 

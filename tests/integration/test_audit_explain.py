@@ -70,8 +70,8 @@ def test_it_says_the_same_in_words(audited: AuditedRun) -> None:
         "It was answered with forecast = ",
         r"its key falls into bucket [\d,]+ of 10,000, below the (2,500|5,000) that the candidate",
         r"test released audited:3 \([0-9a-f]{16}\) at ",
-        r"The champion of then: test made audited:2 champion at ",
-        r"The shares of then: test rollout \d+ answers (25|50) % at ",
+        r"The champion of then: made audited:2 champion, by test at ",
+        r"The shares of then: rollout \d+ answers (25|50) %, by test at ",
         r"units = \S+ (raises|lowers) forecast by|units = \S+ is typical",
         r"Typical is the median, or the commonest, of 9 rows of the bundle's golden\.jsonl",
     ):

@@ -206,6 +206,8 @@ def test_outputs_are_numbers_in_columns_of_their_own() -> None:
         forecast_record("sales", 2, units=2),
     ]
     table = rows_of(Kind.FORECASTS, "t", 3, records)
+    outputs = [name for name in table.column_names if name.startswith("output_")]
+    assert outputs == ["output_units", "output_rank", "output_sold"], "in the order of the answers"
     assert table["output_units"].to_pylist() == [1.5, 2.0]
     assert table["output_rank"].to_pylist() == [9_007_199_254_740_992.0, None]
     assert table["output_sold"].to_pylist() == [1.0, None]
