@@ -182,9 +182,18 @@ def test_a_partition_that_was_added_is_copied_too(harness: Harness) -> None:
     with admin(harness.settings) as asked:
         more = NewPartitions(harness.topics.results, harness.settings.topics.partitions + 1)
         asked.results(asked.client.create_partitions([more]))
+    fresh = harness.settings.topics.partitions
     producer = Producer({"bootstrap.servers": harness.settings.kafka.bootstrap_servers})
-    producer.produce(harness.topics.results, b"?", partition=harness.settings.topics.partitions)
-    assert producer.flush(30) == 0
+
+    def is_written() -> bool:
+        said: list[object] = []
+        producer.produce(
+            harness.topics.results, b"?", partition=fresh, on_delivery=lambda e, _: said.append(e)
+        )
+        assert producer.flush(30) == 0
+        return said == [None]  # until then the broker does not know of it
+
+    wait_for("a record in the partition", is_written)
     wait_for("its file", lambda: sink.lines("audit.stored"), 60)
     assert sink.terminate(30) == 0
     assert files_hold(harness) == topics_hold(harness)
