@@ -51,6 +51,7 @@ _PASSES = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._UNKNOWN_PARTITION,
     }
 )
 """What is said for a moment: of a new topic or group, and while a broker restarts."""
@@ -155,6 +156,9 @@ class AnswerSource:
         at = self._partition(place)
 
         def ask() -> tuple[int, int]:
+            # A client does not know of a partition that was just added until it asks.
+            if place not in self._assigned:
+                self._consumer.list_topics(at.topic, ASK_SECONDS)
             ends = self._consumer.get_watermark_offsets(at, timeout=ASK_SECONDS)
             if ends is None:  # the stubs do not know of it: no answer in time
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))

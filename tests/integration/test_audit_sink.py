@@ -194,7 +194,7 @@ def test_a_partition_that_was_added_is_copied_too(harness: Harness) -> None:
         return said == [None]  # until then the broker does not know of it
 
     wait_for("a record in the partition", is_written)
-    wait_for("its file", lambda: sink.lines("audit.stored"), 60)
+    sink.wait_for_line("audit.stored", 60)
     assert sink.terminate(30) == 0
     assert files_hold(harness) == topics_hold(harness)
 
