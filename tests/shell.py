@@ -40,11 +40,13 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._digest = ""
+        self._request_id = ""
 
     def type(self, arguments: list[str], code: int = 0) -> str:
         """Run one command to its end, with this exit code; gives what it wrote to stdout. A training may
         take minutes on a busy machine, so it has all of the test's time."""
-        given = [self._digest if each == "DIGEST" else FEWER.get(each, each) for each in arguments]
+        blanks = {**FEWER, "DIGEST": self._digest, "REQUEST_ID": self._request_id}
+        given = [blanks.get(each, each) for each in arguments]
         done = subprocess.run(
             self._line(given),
             cwd=self._folder,
@@ -57,6 +59,8 @@ class Shell:
         if arguments[0] == "train":
             assert found is not None, done.stdout
             self._digest = found[0]
+        if arguments[:2] == ["audit", "query"] and "request_id" in arguments[-1]:
+            self._request_id = done.stdout.split()[-1]
         if "--wait" in arguments and arguments[0] == "request":
             assert json.loads(done.stdout)["outputs"]
         return done.stdout
