@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from adapters.settings import S3, Settings, load_settings
 from modelwire.localstack.stack import Stack
 from modelwire.localstack.stack_info import StackInfo
 from tests.fleet import Harness, environment_of
+
+hypothesis.settings.register_profile("modelwire", deadline=None)
+hypothesis.settings.load_profile("modelwire")  # a busy machine is no finding
 
 for name in [name for name in os.environ if name.startswith(("MODELWIRE_", "AWS_", "KAFKA_"))]:
     del os.environ[name]  # what the developer has set must not reach a test

@@ -264,7 +264,7 @@ def test_the_process_has_taken_from_itself_what_it_does_not_need(
     assert limits["Max open files"] == ["0", "0"]
     assert limits["Max file size"] == ["65536", "65536"]
     assert limits["Max address space"] == [str(4_096 * MIB)] * 2
-    assert limits["Max cpu time"] == ["61", "62"]
+    assert limits["Max cpu time"] == ["121", "122"]
     assert Path(f"/proc/{_pid(trial)}/oom_score_adj").read_text().strip() == "1000"
     assert os.getpgid(_pid(trial)) == _pid(trial)
     assert os.getpriority(os.PRIO_PROCESS, _pid(trial)) == NICENESS == 19
