@@ -2,7 +2,8 @@
 
 1. Partitions are assigned from positions that the caller names; there is no membership and no rebalance.
 2. The positions that ``commit`` leaves with the group are for others to see: how far behind the audit is,
-   and up to where files must be. Nothing is resumed from them.
+   and up to where files must be. Nothing is resumed from them. Beside each stands up to where nothing
+   committed lies behind it: retention that removes marks of transactions alone loses no record.
 3. ``reached`` says of a partition that nothing committed lies before a position. It is past the marks of
    transactions, of which offsets have holes.
 4. A position that the broker does not have is reported (``gone``) and never jumped over.
@@ -52,6 +53,7 @@ _PASSES = frozenset(
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._UNKNOWN_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
 """What is said for a moment: of a new topic or group, and while a broker restarts."""
@@ -65,6 +67,13 @@ class Place(NamedTuple):
 
     kind: Kind
     partition: int
+
+
+class Left(NamedTuple):
+    """What is left with the group: the end of the last file, and up to where nothing lies behind it."""
+
+    next: int
+    clear: int
 
 
 @dataclass
@@ -166,8 +175,8 @@ class AnswerSource:
 
         return self._ask(f"find the ends of {at.topic}", ask)
 
-    def committed(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The group's position in each of these partitions that has one."""
+    def committed(self, places: Iterable[Place]) -> dict[Place, Left]:
+        """What ``commit`` left in each of these partitions, where it did."""
         asked = {(self.topics[place.kind], place.partition): place for place in places}
 
         def ask() -> list[TopicPartition]:
@@ -181,7 +190,9 @@ class AnswerSource:
 
         found = self._ask("read the positions of the audit", ask) if asked else []
         return {
-            asked[each.topic, each.partition]: each.offset for each in found if each.offset >= 0
+            asked[each.topic, each.partition]: Left(each.offset, _clear_in(each))
+            for each in found
+            if each.offset >= 0
         }
 
     # --- reading
@@ -234,9 +245,12 @@ class AnswerSource:
             ahead += max(ends[1] - position, 0) if ends is not None else 0
         return ahead
 
-    def commit(self, positions: Mapping[Place, int]) -> None:
-        """Leave the positions with the group. What fails is only said: others look at them, not we."""
-        at = [self._partition(place, position) for place, position in positions.items()]
+    def commit(self, positions: Mapping[Place, Left]) -> None:
+        """Leave the positions with the group. What fails is only said: no copy depends on them."""
+        at = [
+            TopicPartition(self.topics[place.kind], place.partition, left.next, str(left.clear))
+            for place, left in positions.items()
+        ]
         try:
             for each in self._consumer.commit(offsets=at, asynchronous=False) or ():
                 if each.error is not None:
@@ -281,6 +295,12 @@ class AnswerSource:
 
     def _partition(self, place: Place, position: int = 0) -> TopicPartition:
         return TopicPartition(self.topics[place.kind], place.partition, position)
+
+
+def _clear_in(committed: TopicPartition) -> int:
+    """As ``commit`` left it; somebody else may have committed too."""
+    said = str(committed.metadata or "")
+    return int(said) if said.isascii() and said.isdigit() else committed.offset
 
 
 def silent(seconds: float) -> TimedOut:

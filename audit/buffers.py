@@ -62,6 +62,7 @@ class Buffers(Generic[Place, Chunk]):
         self._limits = limits
         self._pack = pack
         self._first: dict[Place, int] = {}
+        self._reached: dict[Place, int] = {}
         self._waiting: dict[Place, list[Stretch[Chunk]]] = {}
         self.bytes = 0
         """Of all that waits."""
@@ -73,24 +74,29 @@ class Buffers(Generic[Place, Chunk]):
 
     @property
     def positions(self) -> dict[Place, int]:
-        """Up to where each partition is stored or waits."""
+        """Up to where each partition is stored or waits, or has nothing."""
         return {
-            place: line[-1].next if line else self._first[place]
+            place: line[-1].next if line else self.stored_until(place)
             for place, line in self._waiting.items()
         }
+
+    def stored_until(self, place: Place) -> int:
+        """Up to where nothing is left to be stored: behind the last file, and what has no records."""
+        first = self._first[place]
+        return first if self._waiting[place] else max(first, self._reached[place])
 
     def open(self, place: Place, first: int) -> None:
         """From now on records of this place wait, from ``first`` on; what waited is dropped."""
         self.bytes -= sum(stretch.bytes for stretch in self._waiting.get(place, ()))
-        self._first[place] = first
+        self._first[place] = self._reached[place] = first
         self._waiting[place] = []
 
     def add(self, place: Place, records: Sequence[Record], now: float) -> None:
-        """Records that follow those that wait. Those before ``first`` are passed over."""
-        first = self._first[place]
+        """Records that follow those that wait. Those that are stored or wait already are passed over."""
+        line = self._waiting[place]
+        first = line[-1].next if line else self._first[place]
         if records[0].offset < first:
             records = [record for record in records if record.offset >= first]
-        line = self._waiting[place]
         for day, part in _by_day(records):
             if not line or line[-1].day != day:
                 line.append(Stretch(day, now))
@@ -109,6 +115,7 @@ class Buffers(Generic[Place, Chunk]):
         line = self._waiting[place]
         if line:
             line[-1].next = max(line[-1].next, position)
+        self._reached[place] = max(self._reached[place], position)
 
     def due(self, now: float) -> list[Place]:
         """The places whose next file is to be stored now."""

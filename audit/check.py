@@ -86,7 +86,7 @@ def committed_positions(settings: Settings, model: str) -> dict[Place, int]:
     """Up to where the sink says that it stored. Raises NotFound where topics are missing."""
     source = AnswerSource(settings, model)
     try:
-        return source.committed(source.places())
+        return {place: left.next for place, left in source.committed(source.places()).items()}
     finally:
         source.close()
 

@@ -5,12 +5,14 @@
 2. A file is put where none is. Whoever loses the put drops what it holds of that partition, and reads on
    behind the winner's file.
 3. Records that the topic no longer has when they are to be copied are made known by a file without rows,
-   so that all sinks go on from the same place, and by a log line.
+   so that all sinks go on from the same place, and by a log line. Where the group was told that nothing
+   but marks of transactions lay there, nothing is lost and none is written.
 4. A topic that has another id than its files say, or ends before they do, was made anew: the sink ends
    rather than guess.
 5. A store that is away is waited for. Nothing is fetched meanwhile, so memory stays as it is.
 6. After a file is stored its log lines are written, and then its end is left with the group. So lines
-   that a kill cut off are written at the next start; a line may come twice, and none is left out.
+   that a kill cut off are written at the next start; a line may come twice, and none is left out. Of two
+   sinks at once, one goes on behind the other's file without its lines.
 """
 
 import random
@@ -26,7 +28,7 @@ import structlog
 
 from adapters.answer_files import AnswerStore, encode_file, read_footer, read_rows
 from adapters.answer_rows import rows_of, unreadable_in
-from adapters.answer_source import AnswerSource, Place, silent
+from adapters.answer_source import AnswerSource, Left, Place, silent
 from adapters.object_store import StoreUnavailable
 from adapters.settings import Audit
 from audit.buffers import Buffers, Limits
@@ -108,8 +110,8 @@ class Sink:
         )
         self._buffers: Buffers[Place, pa.Table] = Buffers(limits, self._pack)
         self._ends: dict[Place, End] = {}
-        self._positions: dict[Place, int] = {}
-        """What is to be left with the group."""
+        self._left: dict[Place, Left] = {}
+        """What was left with the group."""
         self._tally, self._rows = Tally(), 0
         self._unread: set[Place] = set()
         """Partitions that were not yet read to the ends that they had once."""
@@ -124,6 +126,7 @@ class Sink:
             # A put that was lost here sends a partition back.
             if self._stopping() or not self._unread:
                 break
+        self._leave_positions()
         self._sum_up()
         return self._rows
 
@@ -139,6 +142,7 @@ class Sink:
             self._unread -= fetched.reached.keys()
             for place in fetched.gone:
                 self._store_all([place])
+                self._look_for_partitions()  # a topic that was made anew has not its positions either
                 self._resume(place)
             while due := self._buffers.due(time.monotonic()):
                 self._store_each(due)
@@ -149,6 +153,8 @@ class Sink:
             if not once and now - self._looked > LOOK_SECONDS:
                 self._look_for_partitions()
             if now - self._summed_up > SUMMARY_SECONDS:
+                self._left.clear()  # the group forgets what nobody leaves anew for some days
+                self._leave_positions()
                 self._sum_up()
 
     # --- where to go on
@@ -176,7 +182,6 @@ class Sink:
         committed = self._source.committed(places)
         for place in places:
             self._begin(place, found.get(place), committed.get(place))
-            self._positions[place] = self._ends[place].next
         self._leave_positions()
         log.info("audit.reading", partitions=len(self._ends))
 
@@ -187,23 +192,25 @@ class Sink:
             last = winner
         self._begin(place, last, None)
 
-    def _begin(self, place: Place, last: FileName | None, committed: int | None) -> None:
-        end = End() if last is None else self._read_end(last, committed)
+    def _begin(self, place: Place, last: FileName | None, left: Left | None) -> None:
+        end = End() if last is None else self._read_end(last, None if left is None else left.next)
         low, high = self._source.ends(place)
         if high < end.next:
             topic = self._source.topics[place.kind]
             raise _made_anew(
                 f"{topic}, partition {place.partition}, ends at {high}, and its files reach to {end.next}"
             )
-        if low > end.next:
+        clear = left.clear if left is not None and left.next == end.next else end.next
+        if low > max(clear, end.next):
             gap = self._store_gap(place, end, low)
             if gap is None:
                 return
             end = gap
         self._ends[place] = end
         self._buffers.open(place, end.next)
+        self._buffers.reached(place, clear)
         self._unread.add(place)
-        self._source.read_from(place, end.next)
+        self._source.read_from(place, max(end.next, low))
 
     def _last_files(self, places: Sequence[Place]) -> dict[Place, FileName]:
         found: dict[Place, FileName] = {}
@@ -292,7 +299,6 @@ class Sink:
                 self._lines.write(place, chunk)
         self._buffers.stored(place)
         self._ends[place] = End(footer.next, digest_of(content), name.day)
-        self._positions[place] = footer.next
 
     def _put(self, name: FileName, content: bytes) -> bool:
         """Whether the file that lies under the name is this one."""
@@ -346,9 +352,14 @@ class Sink:
     # --- what is told
 
     def _leave_positions(self) -> None:
-        if self._positions:
-            self._source.commit(self._positions)
-            self._positions = {}
+        found = {
+            place: Left(end.next, self._buffers.stored_until(place))
+            for place, end in self._ends.items()
+        }
+        changed = {place: left for place, left in found.items() if self._left.get(place) != left}
+        if changed:
+            self._source.commit(changed)
+            self._left |= changed
 
     def _sum_up(self) -> None:
         now = time.monotonic()

@@ -65,6 +65,14 @@ class Scribe:
                 self._producer.commit_transaction()
                 left -= size
 
+    def abort(self, partition: int, count: int) -> None:
+        """Write so many forecasts to a partition in a transaction that is aborted."""
+        self._producer.begin_transaction()
+        for _ in range(count):
+            self._producer.produce(self._names.results, b"never", None, partition)
+        self._producer.flush()
+        self._producer.abort_transaction()
+
     def _put(self, value: bytes) -> None:
         number, names = self._number, self._names
         self._number += 1

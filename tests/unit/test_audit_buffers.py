@@ -101,6 +101,31 @@ def test_records_that_a_file_has_already_are_passed_over() -> None:
     assert (waiting.bytes, waiting.holding()) == (0, [])
 
 
+def test_records_that_wait_already_are_passed_over() -> None:
+    """However it comes that they are fetched again: none is in a file twice, or out of order."""
+    waiting = buffers("a")
+    waiting.add("a", records(0, 1, 2), 0)
+    waiting.add("a", records(1, 2), 0)
+    waiting.add("a", records(2, 3), 0)
+    assert waiting.next_file("a").chunks == [tuple(records(0, 1, 2, 3))]
+
+
+def test_behind_the_last_file_nothing_is_left_up_to_where_was_read() -> None:
+    """Until a record comes, which is what is left then."""
+    waiting = buffers("a")
+    assert waiting.stored_until("a") == 0
+    waiting.reached("a", 3)
+    assert waiting.stored_until("a") == waiting.positions["a"] == 3
+    waiting.add("a", records(5), 0)
+    waiting.reached("a", 8)
+    assert waiting.stored_until("a") == 0
+    waiting.next_file("a")
+    waiting.stored("a")
+    assert waiting.stored_until("a") == 8
+    waiting.open("a", 6)
+    assert waiting.stored_until("a") == 6
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 300), st.integers(0, 1)), max_size=40)
 )
