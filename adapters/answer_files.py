@@ -8,7 +8,7 @@ A listing is believed for where files may be, never for what they hold.
 """
 
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, timedelta
 
 import pyarrow as pa
@@ -120,6 +120,11 @@ def read_rows(content: bytes, name: FileName) -> pa.Table:
 
     Raises FileDamaged where they do not, or the file is none.
     """
+    return _checked(content, name)[1]
+
+
+def _checked(content: bytes, name: FileName) -> tuple[Footer, pa.Table, list[Record]]:
+    """The footer, the rows, and the record of each row."""
     file = _opened(content, name)
     footer = _footer(file, name)
     try:
@@ -135,9 +140,35 @@ def read_rows(content: bytes, name: FileName) -> pa.Table:
         ValueError,
     ) as error:
         raise _damaged(name, f"its rows cannot be read: {error}") from None
-    records.sort(key=lambda record: record.offset)
-    _check_records(name, footer, records, unreadable_in(table))
-    return table
+    in_order = sorted(records, key=lambda record: record.offset)
+    _check_records(name, footer, in_order, unreadable_in(table))
+    return footer, table, records
+
+
+def check_file(content: bytes, name: FileName) -> Footer:
+    """The footer of a file of which all was looked at: ``read_rows``, and each column of each row.
+
+    Where a record is kept whole (``raw``) its other columns say nothing of it, and yet are what questions
+    are answered from. Raises FileDamaged.
+    """
+    footer, table, records = _checked(content, name)
+    made = rows_of(footer.kind, footer.topic, footer.partition, records)
+    for column in dict.fromkeys((*table.column_names, *made.column_names)):
+        if not _is_same(table, made, column):
+            raise _damaged(name, f"its column {column} is not what its records make")
+    return footer
+
+
+def check_day(content: bytes, name: FileName) -> None:
+    """Raises FileDamaged where the statistics tell of records of another day than the file's folder."""
+    metadata = _opened(content, name).metadata
+    for group in range(metadata.num_row_groups):
+        columns = map(metadata.row_group(group).column, range(metadata.num_columns))
+        for column in columns:
+            if column.path_in_schema == "time" and column.is_stats_set:
+                found = column.statistics
+                for time_ms in (found.min_raw, found.max_raw) if found.has_min_max else ():
+                    _check_written(name, {day_of(time_ms)})
 
 
 def read_records(content: bytes, name: FileName) -> list[Record]:
@@ -282,9 +313,25 @@ def _check_records(
         )
     if digest.digest != footer.content or unreadable != footer.unreadable:
         raise _damaged(name, f"its records have the digest {digest.digest}, not {footer.content}")
-    days = {day_of(record.time_ms) for record in records} - {name.day}
-    if days:
-        raise _damaged(name, f"it has records that were written on {max(days)}")
+    _check_written(name, {day_of(record.time_ms) for record in records})
+
+
+def _check_written(name: FileName, days: Set[date]) -> None:
+    if others := days - {name.day}:
+        raise _damaged(name, f"it has records that were written on {max(others)}")
+
+
+def _is_same(table: pa.Table, made: pa.Table, column: str) -> bool:
+    """Whether the column holds what was made. One that was not made has nothing but nulls."""
+    if column not in table.column_names:
+        return False
+    if column not in made.column_names:
+        return column.startswith(OUTPUT_PREFIX) and table[column].null_count == len(table)
+    return bool(_plain(table[column]).equals(_plain(made[column])))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _damaged(name: FileName, found: str) -> FileDamaged:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
 
-from adapters.answer_files import AnswerStore, FileElsewhere, read_footer, read_rows
+from adapters.answer_files import AnswerStore, FileElsewhere, check_day, check_file, read_footer
 from adapters.answer_source import AnswerSource, Place
 from adapters.settings import Settings
 from audit.chain import Finding, Link, What, suspects, walk
@@ -138,8 +138,9 @@ def _read(store: AnswerStore, name: FileName, *, deep: bool = False) -> tuple[Li
     digest, footer, problem = digest_of(content), None, ""
     try:
         footer = read_footer(content, name)
+        check_day(content, name)
         if deep:
-            read_rows(content, name)
+            check_file(content, name)
     except FileElsewhere as error:
         footer, problem = error.footer, _found(error)
     except FileDamaged as error:

@@ -26,7 +26,7 @@ import psutil
 import pyarrow as pa
 import structlog
 
-from adapters.answer_files import AnswerStore, encode_file, read_footer, read_rows
+from adapters.answer_files import AnswerStore, check_file, encode_file, read_rows
 from adapters.answer_rows import rows_of, unreadable_in
 from adapters.answer_source import AnswerSource, Left, Place, silent
 from adapters.object_store import StoreUnavailable
@@ -222,9 +222,12 @@ class Sink:
         return found
 
     def _read_end(self, name: FileName, committed: int | None) -> End:
-        """The chain's end by its last file; lines that were not written for it are."""
+        """The chain's end by its last file; lines that were not written for it are.
+
+        All of that file is checked: the next one vouches for its bytes.
+        """
         content = self._patiently(lambda: self._store.read(name))
-        footer = read_footer(content, name)
+        footer = check_file(content, name)
         place = Place(name.kind, name.partition)
         topic = self._source.topics[name.kind]
         if footer.topic != topic:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
@@ -173,6 +177,33 @@ def test_marks_of_transactions_that_retention_removed_are_no_loss(harness: Harne
     assert kept.keys() | topics_hold(harness)[Kind.FORECASTS].keys() == (
         files_hold(harness)[Kind.FORECASTS].keys()
     )
+
+
+def test_a_sink_vouches_for_no_file_that_was_altered(harness: Harness) -> None:
+    """Behind the next file nobody would look into it again: the sink ends, and copies nothing more."""
+    scribe = Scribe(harness)
+    scribe.write(600)
+    run_once(harness)
+    names = store_of(harness).names(Kind.FORECASTS)
+    last = max((name for name in names if name.partition == 1), key=lambda name: name.first)
+    path = Path(unquote(urlsplit(harness.settings.audit_url).path)) / last.key
+    content = path.read_bytes()
+    table = pq.read_table(path)
+    prices = pa.array([7.5] * len(table))
+    path.chmod(0o644)
+    pq.write_table(
+        table.set_column(table.column_names.index("output_units"), "output_units", prices), path
+    )
+    scribe.write(600)
+    files = files_of(harness)
+    said = harness.run("audit", "sink", "--model", harness.model, "--once", code=1)
+    assert last.key in said
+    assert "output_units" in said
+    assert files_of(harness) == files
+    path.write_bytes(content)
+    run_once(harness)
+    assert checked(harness)["clean"]
+    assert files_hold(harness) == topics_hold(harness)
 
 
 def test_a_topic_that_was_made_anew_is_refused(harness: Harness) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from adapters.answer_files import (
     AnswerStore,
     FileElsewhere,
+    check_day,
+    check_file,
     encode_file,
     read_footer,
     read_records,
@@ -29,7 +32,15 @@ from schemas.answer_file import (
     Kind,
     Record,
 )
-from tests.answers import NOON, answer_file, forecast_record, rejection_record
+from schemas.events import ModelReleased
+from tests.answers import (
+    NOON,
+    answer_file,
+    digest,
+    event_records,
+    forecast_record,
+    rejection_record,
+)
 
 DAY = NOON.date()
 
@@ -167,6 +178,57 @@ def test_a_file_in_another_day_is_damage() -> None:
     moved = FileName(name.kind, name.model, 0, 0, date(2026, 11, 22))
     with pytest.raises(FileDamaged, match="written on 2026-11-20"):
         read_rows(content, moved)
+
+
+def test_a_file_in_another_day_is_known_without_reading_its_rows() -> None:
+    """By its statistics: its bytes are right, and questions by time would pass it over."""
+    name, content = answer_file(Kind.FORECASTS, "sales", forecasts(20))
+    check_day(content, name)
+    with pytest.raises(FileDamaged, match="written on 2026-11-20"):
+        check_day(content, FileName(name.kind, name.model, 0, 0, date(2026, 11, 22)))
+
+
+def test_a_whole_file_is_sound_whatever_it_holds() -> None:
+    """Outputs that few have, records that are nothing, and those that are kept whole."""
+    noise = Record(400, int(NOON.timestamp() * 1_000), b"\xff", b"noise")
+    spaced = forecast_record("sales", 401)
+    assert spaced.value is not None
+    spaced = msgspec.structs.replace(spaced, value=spaced.value.replace(b":", b": ", 1))
+    other = forecast_record("sales", 402, units=1.0, p90=2.0)
+    kinds = {
+        Kind.FORECASTS: [*forecasts(20), noise, spaced, other],
+        Kind.REJECTIONS: [rejection_record("sales", 1), msgspec.structs.replace(noise, offset=2)],
+        Kind.CONTROL: event_records("sales", ModelReleased(1, digest(1), "the first")),
+    }
+    for kind, records in kinds.items():
+        name, content = answer_file(kind, "sales", records)
+        assert check_file(content, name) == read_footer(content, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value"),
+    [
+        (Kind.FORECASTS, "output_units", 1000.0),
+        (Kind.REJECTIONS, "request_id", "somebody's"),
+        (Kind.CONTROL, "actor", "eve"),
+        (Kind.CONTROL, "data", "{}"),
+    ],
+)
+def test_an_edited_column_that_no_record_is_made_of_is_found(
+    kind: Kind, column: str, value: object
+) -> None:
+    """Its records are as they were, and questions would be answered from the column."""
+    records = {
+        Kind.FORECASTS: forecasts(3),
+        Kind.REJECTIONS: [rejection_record("sales", 1)],
+        Kind.CONTROL: event_records("sales", ModelReleased(1, digest(1), "the first")),
+    }[kind]
+    name, content = answer_file(kind, "sales", records)
+    of = pa.string() if isinstance(value, str) else pa.float64()
+    altered = edited(content, {column: pa.array([value] * len(records), of)})
+    assert read_rows(altered, name)[column][0].as_py() == value
+    with pytest.raises(FileDamaged, match=f"its column {column} is not what its records make"):
+        check_file(altered, name)
 
 
 @pytest.fixture
