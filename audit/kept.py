@@ -1,7 +1,8 @@
 """Kept answers: read from their files once those have been checked, as far as they hold what they state.
 
 1. A file proves its rows by the digest of its records in its footer, and the file after it proves the
-   bytes of the whole by the digest that it names. The newest file of a partition has none after it yet.
+   bytes of the whole by the digest that it names. The newest file of a partition has none after it yet,
+   and neither has one behind which a file is missing: what lies further on says nothing of this one.
 2. A row must have the very columns that its record makes: a reader of the columns sees no other answer
    than one who restores the record.
 3. Where a file is not what it states, its answers are faulty, and are read all the same where they can
@@ -10,6 +11,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import pyarrow as pa
@@ -46,7 +48,7 @@ class KeptFiles:
 
     def __init__(self, answers: AnswerStore) -> None:
         self._answers = answers
-        self._names: dict[Kind, list[FileName]] = {}
+        self._names: dict[Kind, dict[tuple[int, int], list[FileName]]] = {}
         self._last: tuple[FileName, bytes] | None = None
 
     def read(self, located: Sequence[Located]) -> list[Kept]:
@@ -77,29 +79,30 @@ class KeptFiles:
         return _taken(name, table, located, faults)
 
     def _what_follows(self, name: FileName, content: bytes) -> Iterable[Fault]:
-        after = self._after_of(name)
-        if after is None:
-            return
         try:
-            stated = read_footer(self._content(after), after).previous
-        except (FileDamaged, NotFound):
-            return  # which is no fault of this one; `audit check` names it
-        if stated and stated != digest_of(content):
+            own = read_footer(content, name)
+        except FileDamaged:
+            return  # and nobody knows where it ends
+        digest = digest_of(content)
+        stated: dict[str, FileName] = {}
+        for after in self._at(name.kind, name.partition, own.next):
+            with suppress(FileDamaged, NotFound):  # no fault of this one; `audit check` names it
+                stated[read_footer(self._content(after), after).previous] = after
+        if stated and digest not in stated:
+            said, after = next(iter(stated.items()))
             yield Fault(
                 What.ROW,
-                f"{name.key}: {after.key} says that its bytes had the digest {stated}; they have "
-                f"{digest_of(content)}",
+                f"{name.key}: {after.key} says that its bytes had the digest {said or '(none)'}; they "
+                f"have {digest}",
             )
 
-    def _after_of(self, name: FileName) -> FileName | None:
-        if name.kind not in self._names:
-            self._names[name.kind] = self._answers.names(name.kind)
-        later = (
-            each
-            for each in self._names[name.kind]
-            if each.partition == name.partition and each.first > name.first
-        )
-        return min(later, key=lambda each: each.first, default=None)
+    def _at(self, kind: Kind, partition: int, first: int) -> Sequence[FileName]:
+        """The files that begin there: one, or more where somebody doubled it."""
+        if kind not in self._names:
+            self._names[kind] = {}
+            for name in self._answers.names(kind):
+                self._names[kind].setdefault((name.partition, name.first), []).append(name)
+        return self._names[kind].get((partition, first), ())
 
     def _content(self, name: FileName) -> bytes:
         """The one read last is kept: who reads file after file reads each twice."""
