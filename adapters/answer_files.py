@@ -51,6 +51,9 @@ _ORDER: Mapping[Kind, tuple[str, ...]] = {
 }
 _HAVE_IDS = (Kind.FORECASTS, Kind.SHADOW, Kind.REJECTIONS)
 
+_MANY_DAYS = 60
+"""Days beyond which one listing of all files is cheaper than one for each day."""
+
 _RECENT_DAYS = 8
 """How far back the end of a chain is looked for before all files are listed."""
 
@@ -206,7 +209,7 @@ class AnswerStore:
     ) -> list[FileName]:
         """The files whose records were written on these days (both included), by partition and place.
 
-        All files are listed unless both are given.
+        All files are listed unless both are given, and for more than ``_MANY_DAYS``.
         """
         return self.look(kind, first_day, last_day)[0]
 
@@ -214,7 +217,11 @@ class AnswerStore:
         self, kind: Kind, first_day: date | None = None, last_day: date | None = None
     ) -> tuple[list[FileName], list[str]]:
         """``names``, and the keys of what lies among the files and is none."""
-        if first_day is not None and last_day is not None:
+        if (
+            first_day is not None
+            and last_day is not None
+            and (last_day - first_day).days <= _MANY_DAYS
+        ):
             keys = self._on_days(kind, first_day, last_day)
         else:
             keys = self._store.list(kind_folder(kind, self._model))

@@ -43,10 +43,8 @@ BATCH_ROWS = 20_000
 INPUT_PREFIX = "inputs."
 """Before the name of a request's field in ``where``, in case a column has the same name."""
 
-_MANY_DAYS = 60
-"""Days beyond which one listing of all files is cheaper than one for each day."""
-
 _TICK = timedelta(microseconds=1)
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + _TICK
 
 _WHOLE = (Kind.CONTROL,)
 _HAVE_INPUTS = (Kind.FORECASTS, Kind.SHADOW)
@@ -76,6 +74,7 @@ class AnswerQuery:
         where: Mapping[str, str] | None = None,
         memory_megabytes: int = MEMORY_MEGABYTES,
     ) -> None:
+        _check_is_text(*(part for pair in (where or {}).items() for part in pair))
         store = AnswerStore(open_store(settings.audit_url, settings.s3_settings), model)
         self._cleanup = contextlib.ExitStack()
         spilled = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="modelwire-"))
@@ -153,6 +152,7 @@ class AnswerQuery:
             yield batch.cast(schema, safe=False)
 
     def _check_is_select(self, sql: str) -> None:
+        _check_is_text(sql)
         statements = self.connection.extract_statements(sql)
         if len(statements) != 1:
             raise UsageProblem(
@@ -250,17 +250,10 @@ def _names(
     if kind in _WHOLE:
         return store.names(kind)
     first = None if since is None else since.astimezone(UTC).date()
-    last = None if until is None else (until.astimezone(UTC) - _TICK).date()
-    if first is not None:
-        end = last or datetime.now(UTC).date() + timedelta(days=1)
-        if (end - first).days <= _MANY_DAYS:
-            return store.names(kind, first, end)
-    found = store.names(kind)
-    return [
-        name
-        for name in found
-        if (first is None or name.day >= first) and (last is None or name.day <= last)
-    ]
+    last = None if until is None else (max(until.astimezone(UTC), _EARLIEST) - _TICK).date()
+    if first is not None and last is None:
+        last = datetime.now(UTC).date() + timedelta(days=1)
+    return store.names(kind, first, last)
 
 
 def _conditions(
@@ -304,6 +297,15 @@ def _sql_type(of: pa.DataType) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"TIMESTAMPTZ '{moment.astimezone(UTC).isoformat()}'"
+
+
+def _check_is_text(*texts: str) -> None:
+    """Raises UsageProblem for bytes of the command line that are no text."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageProblem(f"{text!r} is no text", hint="write it in UTF-8") from None
 
 
 def _quoted(text: str) -> str:

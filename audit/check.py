@@ -98,8 +98,8 @@ def _check_kind(
     last: date | None,
     committed: Mapping[int, int],
 ) -> tuple[Counts, list[Finding]]:
-    first = None if since is None else since - timedelta(days=LOOK_BACK_DAYS)
-    names, foreign = store.look(kind, first, last)
+    first = None if since is None else _before(since)
+    names, foreign = _look(store, kind, first, last)
     findings = [
         Finding(What.FOREIGN, key, "it is no answer file, and lies among them") for key in foreign
     ]
@@ -120,6 +120,24 @@ def _check_kind(
             elif position and since is None:
                 findings.append(_all_missing(kind, number, position))
     return counted, findings
+
+
+def _look(
+    store: AnswerStore, kind: Kind, first: date | None, last: date | None
+) -> tuple[list[FileName], list[str]]:
+    """The files as of one moment, and what is none.
+
+    A sink that stores meanwhile may have a file listed and the one before it not, where that one's day
+    was listed already. A second look has whatever was there before what the first one saw.
+    """
+    seen, foreign = store.look(kind, first, last)
+    ends = {name.partition: name.first for name in seen}
+    again = store.look(kind, first, last)[0]
+    return [name for name in again if name.first <= ends.get(name.partition, -1)], foreign
+
+
+def _before(since: date) -> date:
+    return since - min(timedelta(days=LOOK_BACK_DAYS), since - date.min)
 
 
 def _asked(names: Sequence[FileName], since: date | None) -> Iterator[FileName]:

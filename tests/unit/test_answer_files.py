@@ -264,6 +264,7 @@ def test_names_are_of_the_days_that_are_asked_for(store: AnswerStore, tmp_path: 
     assert store.names(Kind.FORECASTS, days[0], days[1]) == [two, one]
     assert store.look(Kind.FORECASTS)[1] == ["audit/forecasts/sales/2026-11-19/notes.txt"]
     assert store.names(Kind.SHADOW) == []
+    assert store.names(Kind.FORECASTS, date.min, date.max) == [three, two, one]
 
 
 def test_the_last_file_is_found_however_long_ago(store: AnswerStore) -> None:

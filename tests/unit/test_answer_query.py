@@ -125,6 +125,7 @@ def test_files_with_other_outputs_go_together(answers: AnswerQuery) -> None:
         (YESTERDAY, NOON, 3, 0),
         (datetime(2020, 1, 1, tzinfo=UTC), None, 6, 3),
         (datetime(2020, 1, 1, tzinfo=UTC), YESTERDAY, 0, 0),
+        (None, datetime.min.replace(tzinfo=UTC), 0, 0),
     ],
 )
 def test_times_cut_answers_and_never_the_control_log(
@@ -201,6 +202,17 @@ def test_what_a_statement_may_not_do_is_said_in_a_sentence(
     assert "\n" not in problem.value.message
     assert len(stored) == 1
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_bytes_that_are_no_text_are_said_to_be_none(stored: Settings) -> None:
+    """As a shell hands them over: in a statement, in a parameter, in a condition."""
+    with AnswerQuery(stored, MODEL) as query:
+        for sql, values in (("SELECT '\udcff'", {}), ("SELECT $v", {"v": "\udcff"})):
+            with pytest.raises(UsageProblem):
+                query.fetch(sql, values)
+    for where in ({"a": "\udcff"}, {"\udcff": "a"}):
+        with pytest.raises(UsageProblem, match="is no text"):
+            AnswerQuery(stored, MODEL, where=where)
 
 
 @pytest.mark.parametrize("left", [0, 100, -20])

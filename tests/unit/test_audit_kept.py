@@ -1,5 +1,6 @@
 """Answers read from their files: which other file says something of theirs, and which does not."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,3 +107,31 @@ def test_a_column_edited_in_the_newest_file_is_named(folder: Path, files: list[F
     path.chmod(0o644)
     pq.write_table(table.set_column(place, "output_units", pa.array([7.0] * 4)), path)
     assert found_by_check(folder) == [("altered", files[-1].key)]
+
+
+def test_a_file_that_is_stored_meanwhile_is_not_missed(folder: Path, files: list[FileName]) -> None:
+    """A listing passes over its place, then finds the one behind it."""
+
+    passed_over = [files[1].key]
+
+    class Late(FileStore):
+        def list(self, folder: str = "") -> Iterator[str]:
+            """Without what is not stored yet."""
+            for key in super().list(folder):
+                if key in passed_over:
+                    passed_over.remove(key)
+                else:
+                    yield key
+
+    report = check(AnswerStore(Late(folder), "sales"), None, None, {}, NOON.date())
+    assert report.findings == ()
+    assert report.counts[0].files == len(files)
+    assert not passed_over
+
+
+def test_any_first_day_can_be_asked_for(folder: Path, files: list[FileName]) -> None:
+    """The first that there is has none before it."""
+    store = AnswerStore(FileStore(folder), "sales")
+    report = check(store, NOON.date().min, None, {}, NOON.date())
+    assert report.findings == ()
+    assert sum(each.files for each in report.counts) == len(files)
