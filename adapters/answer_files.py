@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from adapters.answer_rows import OUTPUT_PREFIX, columns_of, records_of, rows_of, unreadable_in
 from adapters.object_store import ObjectStore, TooLarge
 from schemas.answer_file import (
+    FOLDER,
     FOOTER_KEY,
     MAX_FILE_BYTES,
     ContentHash,
@@ -276,6 +277,12 @@ class AnswerStore:
         for number in range((last_day - first_day).days + 1):
             day = first_day + timedelta(days=number)
             yield from self._store.list(day_folder(kind, self._model, day))
+
+
+def kept_models(store: ObjectStore) -> set[str]:
+    """The models that have answer files: each keeps its control log among them, which has few."""
+    names = map(parse_key, store.list(f"{FOLDER}/{Kind.CONTROL}"))
+    return {name.model for name in names if name is not None}
 
 
 def _keep_last(found: dict[int, FileName], name: FileName) -> None:

@@ -5,7 +5,7 @@ The rules are in ``audit.retention``.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ _SHOWN = 12
 def gc(keep_days: int | None, grace_days: int, store: str | None, yes: bool, output: str) -> None:
     """Remove bundles that no version in use and no kept answer refers to.
 
-    Every model of the cluster is asked. Other clusters that read the same store are not: give each
-    cluster a store of its own, or leave this command alone.
+    Every model of the cluster is asked, and every one that has answer files. Other clusters that read
+    the same store are not: give each cluster a store of its own, or leave this command alone.
     """
     from adapters.bundles import list_bundles, remove_bundle
     from adapters.object_store import open_removable_store
@@ -55,7 +55,9 @@ def gc(keep_days: int | None, grace_days: int, store: str | None, yes: bool, out
     retention = timedelta(days=keep_days or settings.audit.retention_days)
     # The store first: what is stored after this is not judged at all.
     stored = list(_stored(opened, list_bundles(opened)))
-    uses, answers = _asked_of_models(settings, now - retention)
+    # Answers lie where the settings say, whatever store is tidied up.
+    kept = {each.audit_url: each for each in (settings, load_settings())}
+    uses, answers = _asked_of_models(list(kept.values()), now - retention)
     verdicts = judge(
         sorted(stored, key=lambda each: (each.model, each.created_at)),
         uses,
@@ -105,28 +107,36 @@ def _stored(store: "ObjectStore", digests: Iterable[str]) -> "Iterator[Stored]":
 
 
 def _asked_of_models(
-    settings: "Settings", since: datetime
+    kept: "Sequence[Settings]", since: datetime
 ) -> "tuple[dict[str, list[Use]], Counter[str]]":
     """What the control logs say of each digest, and how many answers since then refer to it.
 
-    A model whose log or answers cannot be read ends the command: its bundles would look unused.
+    ``kept`` has the settings of each place of answers. A model whose topics are gone is known by the
+    files of its answers, which can be asked for all the same. A model whose log or answers cannot be read
+    ends the command: its bundles would look unused.
     """
+    from adapters.answer_files import kept_models
     from adapters.answer_query import AnswerQuery
     from adapters.control_log import read_log
+    from adapters.object_store import open_store
     from audit.retention import uses_of
     from publisher.models import list_models
 
     uses: dict[str, list[Use]] = {}
     answers: Counter[str] = Counter()
-    for model in list_models(settings):
-        for digest, found in uses_of(model, read_log(settings, model).events).items():
+    models = list_models(kept[0])
+    for model in models:
+        for digest, found in uses_of(model, read_log(kept[0], model).events).items():
             uses.setdefault(digest, []).extend(found)
-        with AnswerQuery(settings, model, since=since) as asked:
-            for kind in ("forecasts", "shadow", "rejections"):
-                counted = asked.fetch(
-                    f"SELECT digest, count(*) AS answers FROM {kind} "
-                    "WHERE digest <> '' GROUP BY digest"
-                )
-                for row in counted.to_pylist():
-                    answers[row["digest"]] += row["answers"]
+    for settings in kept:
+        stored = kept_models(open_store(settings.audit_url, settings.s3_settings))
+        for model in sorted(stored.union(models)):
+            with AnswerQuery(settings, model, since=since) as asked:
+                for kind in ("forecasts", "shadow", "rejections"):
+                    counted = asked.fetch(
+                        f"SELECT digest, count(*) AS answers FROM {kind} "
+                        "WHERE digest <> '' GROUP BY digest"
+                    )
+                    for row in counted.to_pylist():
+                        answers[row["digest"]] += row["answers"]
     return uses, answers

@@ -85,6 +85,19 @@ def test_a_kept_answer_keeps_its_bundle(harness: Harness) -> None:
     assert list(list_bundles(harness.store)) == [withdrawn]
 
 
+def test_answers_of_a_model_that_is_gone_keep_their_bundle(harness: Harness) -> None:
+    """Its topics were removed, and its files can be asked for."""
+    digest = store_bundle(harness.store, harness.model, 1.0)
+    assert judged(harness)[digest][0] is False
+    record = forecast_record("gone", 7, datetime.now(UTC))
+    said = replace(decode_forecast(record.value or b""), digest=digest)
+    record = replace(record, value=encode_forecast(said))
+    store_answers(harness.store, Kind.FORECASTS, "gone", [record])
+    events = event_records("gone", ModelReleased(1, digest), at=datetime.now(UTC))
+    store_answers(harness.store, Kind.CONTROL, "gone", events)
+    assert judged(harness)[digest] == (True, "1 kept answers refer to it")
+
+
 def test_a_log_that_cannot_be_read_removes_nothing(harness: Harness) -> None:
     """Its bundles would look as if nobody had released them."""
     withdrawn = store_bundle(harness.store, harness.model, 1.0)

@@ -17,6 +17,7 @@ from adapters.answer_files import (
     check_day,
     check_file,
     encode_file,
+    kept_models,
     read_footer,
     read_records,
     read_rows,
@@ -275,6 +276,16 @@ def test_the_last_file_is_found_however_long_ago(store: AnswerStore) -> None:
     )
     found = store.ends(Kind.FORECASTS, [0, 1, 2, 3], today)
     assert found == {0: last[1], 1: last[2], 2: last[3]}
+
+
+def test_models_are_known_by_their_control_logs(tmp_path: Path) -> None:
+    """Of a model whose topics are gone nothing else may be left."""
+    files = FileStore(tmp_path / "kept")
+    assert kept_models(files) == set()
+    for model in ("sales", "units"):
+        for kind in Kind:
+            assert AnswerStore(files, model).put(FileName(kind, model, 0, 0, DAY), b"x")
+    assert kept_models(files) == {"sales", "units"}
 
 
 def test_a_store_without_files_has_no_ends(store: AnswerStore) -> None:
