@@ -3,6 +3,7 @@
 1. Kafka's is the log. The audit's own copy (``audit/control``) serves where Kafka is away or has lost it,
    and beside it as a second witness. A file has one event a line, in the bytes in which it was recorded.
 2. Whatever is read is believed as far as ``audit.history`` says. Copies that can be had are compared.
+   What was copied and is in Kafka no more was cut off there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ def read_history(settings: Settings, answers: AnswerStore, model: str, source: s
 
     Raises NotFound where it has no event, UsageProblem for a file that cannot be read.
     """
+    # The copy first: what is appended between the two looks is missing in it, and not in the log.
+    kept = None if source == STORE else _kept(answers, model)
     chosen = _read(settings, answers, model, source)
     if not chosen.last:
         why = "" if chosen.broken is None else f": {chosen.broken.why}"
@@ -33,10 +36,8 @@ def read_history(settings: Settings, answers: AnswerStore, model: str, source: s
             hint=f"`--control-log` takes {KAFKA}, {STORE} or a file with one event a line",
         )
     copies = {_named(source): chosen}
-    if source != STORE:
-        kept = _kept(answers, model)
-        if kept.last:
-            copies[_named(STORE)] = kept
+    if kept is not None and kept.last:
+        copies[_named(STORE)] = kept
     return _with_difference(chosen, copies)
 
 
@@ -85,6 +86,15 @@ def _kept(answers: AnswerStore, model: str) -> History:
 
 def _with_difference(chosen: History, copies: Mapping[str, History]) -> History:
     breaks = [each.broken for each in copies.values()] + [difference(copies)]
+    kept = copies.get(_named(STORE))
+    if kept is not None and copies.get(_named(KAFKA)) is chosen and kept.last > chosen.last:
+        breaks.append(
+            Break(
+                chosen.last + 1,
+                f"it ends at revision {chosen.last} in {_named(KAFKA)}, and at {kept.last} in "
+                f"{_named(STORE)}",
+            )
+        )
     found = min(
         (each for each in breaks if each is not None), key=lambda each: each.revision, default=None
     )

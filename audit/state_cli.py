@@ -44,7 +44,7 @@ def state_command(
 ) -> None:
     """Say who answered MODEL's requests then: champion, candidate, shares, shadows, and who and why.
 
-    Exit code 1: the log is not whole up to then; 4: it has no such revision, or no event up to then.
+    Exit code 5: the log is not whole up to then; 4: it has no such revision, or no event up to then.
     """
     now = datetime.now(UTC)
     moment = now if at is None else parse_moment(at, now)

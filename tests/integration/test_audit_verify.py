@@ -4,6 +4,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from adapters.answer_files import read_footer
 from adapters.onnx_model import runtime_name
 from audit.lines import encode_line, line_of
-from schemas.answer_file import Kind
-from schemas.events import ModelReleased, Recorded, encode_event
+from schemas.answer_file import Kind, Record
+from schemas.events import ModelReleased, Recorded, encode_event, new_event
 from tests.audited import GOOD, SENDINGS, AuditedRun
 from tests.keeping import file_of
 
@@ -188,6 +189,34 @@ def test_a_tampered_copy_of_the_log_in_the_store_is_told_too(restored: AuditedRu
     assert f"from revision {len(events)} on" in report["control_log"]["why"]
     assert "Kafka" in report["control_log"]["why"]
     assert restored.verify("--sample", "10", "--control-log", "store")["control_log"] is None
+
+
+def test_a_log_that_was_cut_short_is_told_by_its_copy(restored: AuditedRun) -> None:
+    """What it still has counts; that something is missing is said all the same."""
+    [name] = [name for name in restored.names if name.kind is Kind.CONTROL]
+    events, records = restored.events(), restored.records(name)
+    versions = [each.data.version for each in events if isinstance(each.data, ModelReleased)]
+    another = new_event(
+        ModelReleased(max(versions) + 1, f"sha256:{'e' * 64}"),
+        model=name.model,
+        revision=len(events) + 1,
+        previous=events[-1].hash,
+        commandid="cut-off",
+        actor="ann@desk",
+        time=datetime.now(UTC),
+    )
+    last = records[-1]
+    records.append(Record(last.offset + 9, last.time_ms, None, encode_event(another)))
+    path = restored.path(name)
+    path.chmod(0o644)
+    topic = restored.harness.topics.control
+    path.write_bytes(file_of(name.kind, name.model, topic, 0, records, name.day)[1])
+    report = restored.verify("--sample", "10", "--seed", "1", code=1)
+    assert report["outcomes"]["identical"] == 10
+    assert f"it ends at revision {len(events)} in Kafka" in report["control_log"]["why"]
+    model = restored.harness.model
+    restored.audit("state", "--model", model, code=5)
+    restored.audit("state", "--model", model, "--at", str(len(events)))
 
 
 def test_log_lines_are_held_against_their_answers(audited: AuditedRun, tmp_path: Path) -> None:
