@@ -47,14 +47,30 @@ def line_faults(line: Line, made: Fields) -> list[Fault]:
     # As JSON gives it back: a time is text, and what was kept as JSON is an object.
     right = dict(_flat(msgspec.json.decode(msgspec.json.encode(made))))
     said = dict(_flat(line.fields))
+    # Where an object should be and none is, that says something else of all that is in it.
+    found = {name: next((each for each in _upwards(name) if each in said), None) for name in right}
     return [
         Fault(
             What.LOG_LINE,
-            f"line {line.number} says {name} = {said[name]!r}; the answer says {value!r}",
+            f"line {line.number} says {at} = {said[at]!r}; the answer says {name} = {right[name]!r}"
+            if at != name
+            else f"line {line.number} says {name} = {said[name]!r}; the answer says {right[name]!r}",
         )
-        for name, value in right.items()
-        if name in said and said[name] != value
+        for name, at in found.items()
+        if at is not None and (at != name or _differ(said[name], right[name]))
     ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """True is no 1; a whole number may have become a float on its way."""
+    return one != other or isinstance(one, bool) != isinstance(other, bool)
+
+
+def _upwards(name: str) -> Iterator[str]:
+    """The field's name, and those of the objects around it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def _flat(fields: Fields, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -92,7 +92,8 @@ def verify_command(
     parse_model(model)
     settings = settings_of(bootstrap_servers, store, bundles)
     chosen = Random().getrandbits(32) if seed is None else seed
-    given = [] if lines is None else list(answer_lines(lines.read_bytes().splitlines()))
+    text = [] if lines is None else lines.read_bytes().splitlines()
+    given = list(answer_lines(text))
     topics = topic_names(settings, model)
     with AnswerQuery(settings, model, since=first, until=last) as query:
         if sample is not None:
@@ -119,9 +120,15 @@ def verify_command(
     value = msgspec.structs.asdict(report) | {
         "answers": listed,
         "seed": None if sample is None else chosen,
-        "lines": None if lines is None else {"checked": len(given), "faults": wrong},
+        "lines": None
+        if lines is None
+        else {"checked": len(given), "passed_over": len(text) - len(given), "faults": wrong},
     }
-    show(output, _view(report, listed, wrong), value)
+    view = _view(report, listed, wrong)
+    if lines is not None:
+        told = f"{len(given):,} lines of answers checked, {len(text) - len(given):,} others passed over"
+        view = Group(view, Text(told))
+    show(output, view, value)
     if wrong or not report.is_proven:
         sys.exit(NOT_PROVEN)
 

@@ -231,7 +231,7 @@ def test_log_lines_are_held_against_their_answers(audited: AuditedRun, tmp_path:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b"\n".join([*lines, b"not a line", b'{"event":{}}']))
     report = audited.verify("--lines", str(path))
-    assert report["lines"] == {"checked": 2, "faults": []}
+    assert report["lines"] == {"checked": 2, "passed_over": 2, "faults": []}
     assert report["outcomes"]["identical"] == 2
     altered = lines[0].replace(b'"version":2', b'"version":1')
     stranger = re.sub(rb'/\d+","outcome"', b'/99999999","outcome"', lines[0])

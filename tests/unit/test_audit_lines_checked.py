@@ -45,7 +45,7 @@ def test_what_a_collector_adds_is_nobodys_business_and_what_it_drops_says_nothin
 
 
 def test_each_value_that_is_another_one_is_named_with_both() -> None:
-    """Nested ones, too; a whole number is not its float."""
+    """Nested ones, too."""
     told = MADE["modelwire"] | {"version": 3, "outputs": {"units": 12.25}}
     [line] = answer_lines([raw(modelwire=told)])
     faults = line_faults(line, MADE)
@@ -53,6 +53,17 @@ def test_each_value_that_is_another_one_is_named_with_both() -> None:
     assert [fault.why for fault in faults] == [
         "line 1 says modelwire.version = 3; the answer says 2",
         "line 1 says modelwire.outputs.units = 12.25; the answer says 12.5",
+    ]
+
+
+def test_what_stands_in_the_place_of_an_object_is_named() -> None:
+    """Nothing that it held is there any more, and something else is."""
+    told = MADE["modelwire"] | {"outputs": "units 100", "version": True}
+    [line] = answer_lines([raw(modelwire=told)])
+    made = MADE | {"modelwire": MADE["modelwire"] | {"version": 1}}
+    assert [fault.why for fault in line_faults(line, made)] == [
+        "line 1 says modelwire.version = True; the answer says 1",
+        "line 1 says modelwire.outputs = 'units 100'; the answer says modelwire.outputs.units = 12.5",
     ]
 
 
