@@ -200,6 +200,8 @@ def test_a_logs_insights_query_names_what_lines_have(
     text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
     commands = {part.split()[0] for part in text.split("\n| ")}
     assert commands <= {"fields", "filter", "stats", "sort", "limit", "dedup"}
+    after_dedup = text.partition("| dedup")[2].split("\n| ")[1:]
+    assert {part.split()[0] for part in after_dedup} <= {"limit"}, "nothing else may follow it"
     bare = re.sub(r'"[^"]*"', "", text)
     named = set(re.findall(r"@?\b[a-z_]+(?:\.[a-z_]+)+|@timestamp", bare))
     assert named
