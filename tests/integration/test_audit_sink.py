@@ -1,5 +1,6 @@
 """The sink on a real broker: what is committed is in the files once, whatever happens to either."""
 
+import io
 import json
 import subprocess
 import sys
@@ -14,9 +15,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
-from adapters.answer_files import read_footer
+from adapters.answer_files import AnswerStore, read_footer
 from adapters.answer_source import AnswerSource, Left, Place
+from adapters.file_store import FileStore
 from adapters.kafka import admin
+from adapters.object_store import StoreUnavailable
+from audit.line_writer import LineWriter, Which
+from audit.sink import Sink
 from schemas.answer_file import NO_DAY, Kind
 from tests.fleet import Harness, environment_of, wait_for
 from tests.kept_answers import (
@@ -282,6 +287,43 @@ def test_a_store_that_is_away_loses_nothing(
     )
     assert sink.terminate(30) == 0
     assert files_hold(harness) == topics_hold(harness)
+    assert checked(harness)["clean"]
+
+
+class Forgetful(FileStore):
+    """Stores what it is given, and the answer that says so is lost each time."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.lost: set[str] = set()
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        """As of the store, but for the first answer."""
+        was_first = super().put_if_absent(key, content)
+        if key not in self.lost:
+            self.lost.add(key)
+            raise StoreUnavailable(f"the answer to the put of {key} was lost")
+        return was_first
+
+
+def test_a_put_whose_answer_was_lost_is_no_lost_put(harness: Harness) -> None:
+    """What lies there is what was put: the sink goes on behind it, and writes its lines."""
+    Scribe(harness).write(600)
+    folder = Path(unquote(urlsplit(harness.settings.audit_url).path))
+    store = Forgetful(folder)
+    source = AnswerSource(harness.settings, harness.model)
+    written = io.BytesIO()
+    lines = LineWriter(harness.model, Which.ALL, 1.0, written)
+    answers = AnswerStore(store, harness.model)
+    try:
+        rows = Sink(
+            harness.settings.audit, harness.model, source, answers, lines, lambda: False
+        ).run(once=True)
+    finally:
+        source.close()
+    assert {name.key for name in files_of(harness)} == store.lost
+    assert files_hold(harness) == topics_hold(harness)
+    assert rows == sum(counts(topics_hold(harness)).values()) == written.getvalue().count(b"\n")
     assert checked(harness)["clean"]
 
 
