@@ -12,12 +12,15 @@ from tests.written_answers import Scribe, counts, topics_hold
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. ``lost_puts`` are those that another sink was quicker with."""
+    """What came of it. ``lost_puts`` are those that another sink was quicker with, ``at_work`` the sinks
+    that had stored a file when they ended.
+    """
 
     answers: int
     files: int
     ends: int
     lost_puts: int
+    at_work: int
 
 
 def kill_sinks(harness: Harness, answers: int, kills: int, seed: int) -> Outcome:
@@ -32,7 +35,7 @@ def kill_sinks(harness: Harness, answers: int, kills: int, seed: int) -> Outcome
             sink = start_sink(harness, **QUICK)
             sinks.append(sink)
             sink.wait_for_line("audit.start", 60)
-            if rng.random() < 0.5:
+            if rng.random() < 0.8:  # the others are killed while they look where to go on
                 wanted = rng.randrange(1, 6)
                 wait_for(
                     f"{wanted} files of a sink",
@@ -83,4 +86,5 @@ def _judged(harness: Harness, sinks: list[Instance], ends: int) -> Outcome:
         len(files_of(harness)),
         ends,
         sum(len(sink.lines("audit.put_lost")) for sink in sinks),
+        sum(bool(sink.lines("audit.stored")) for sink in sinks),
     )

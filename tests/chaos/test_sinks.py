@@ -32,6 +32,7 @@ def test_a_few_kills_lose_and_double_nothing(on_s3: Harness) -> None:
     outcome = kill_sinks(on_s3, 6_000, 3, seed=1)
     assert outcome.answers > 6_000
     assert outcome.files > 3
+    assert outcome.at_work
 
 
 def test_two_sinks_are_as_good_as_one(harness: Harness) -> None:
@@ -48,6 +49,7 @@ def test_fifty_kills_lose_and_double_nothing(on_s3: Harness) -> None:
     outcome = kill_sinks(on_s3, 200_000, 50, seed=7)
     print(outcome)
     assert outcome.answers > 200_000
+    assert outcome.at_work > 25
 
 
 @pytest.mark.chaos
