@@ -48,6 +48,10 @@ def kill_sinks(harness: Harness, answers: int, kills: int, seed: int) -> Outcome
     return _judged(harness, sinks, kills)
 
 
+MORE = 100
+"""Answers that two sinks are given as long as neither has lost a put."""
+
+
 def pair_sinks(harness: Harness, answers: int, times: int, seed: int) -> Outcome:
     """Run two sinks at once, so often, while so many forecasts are written in all; end one by a kill."""
     rng = random.Random(seed)
@@ -59,11 +63,15 @@ def pair_sinks(harness: Harness, answers: int, times: int, seed: int) -> Outcome
         for sink in pair:
             sink.wait_for_line("audit.reading", 60)
         scribe.write(answers // times)
-        wait_for(
-            "a put that is lost",
-            lambda pair=pair: any(sink.lines("audit.put_lost") for sink in pair),  # type: ignore[misc]
-            60,
-        )
+
+        def has_lost(pair: list[Instance] = pair) -> bool:
+            """Whether one of them came too late, for which they are given something more to store."""
+            lost = any(sink.lines("audit.put_lost") for sink in pair)
+            if not lost:
+                scribe.write(MORE)
+            return lost
+
+        wait_for("a put that is lost", has_lost)
         rng.shuffle(pair)
         pair[0].kill()
         assert pair[1].terminate(60) == 0, pair[1].text

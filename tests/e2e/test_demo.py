@@ -84,6 +84,7 @@ def test_the_demo_swaps_under_load_and_every_request_has_one_answer(
         "shadow",
         "canary",
         "shares",
+        "audit",
     ]
     assert (result["lost"], result["doubled"], result["revision_regressions"]) == (0, 0, 0)
     assert result["requests"] == result["forecasts"] >= 20_000
@@ -100,6 +101,11 @@ def test_the_demo_swaps_under_load_and_every_request_has_one_answer(
     ):
         assert said_so in said
     assert_a_shadow_and_a_canary(result)
+    audited = result["audit"]
+    assert audited["kept"] == result["forecasts"]
+    assert audited["derived"] == audited["identical"] == 500
+    assert f"Request '{audited['explained']}' came as sales-" in said
+    assert "1 of 1 answers of sales-" in said
     assert running(state_dir, "consume") == running(state_dir, "rollout") == []
     stack_now = read_stack(state_dir)
     assert stack_now is not None

@@ -15,12 +15,13 @@ import pytest
 from adapters.control_log import read_log
 from adapters.fleet_topic import read_fleet
 from adapters.kafka import TopicNames, admin, topic_names
-from adapters.object_store import open_store
+from adapters.object_store import open_removable_store, open_store
 from adapters.settings import Settings, load_settings
 from deployment.commands import Release, Strategy
 from deployment.state import Deployment
 from modelwire.localstack.stack import Stack
 from publisher.commands import give
+from schemas.answer_file import FOLDER
 from schemas.forecast import Forecast, Variant, decode_forecast
 from schemas.rejection import read_rejection
 from tests.bundles import store_bundle
@@ -46,7 +47,10 @@ class Reader(Shell):
         self.type(["topics", "create", MODEL])
 
     def forget(self) -> None:
-        """Delete the model's topics, so that the next reader can begin anew."""
+        """Delete the model's topics and kept answers, so that the next reader can begin anew."""
+        store = open_removable_store(self.settings.audit_url, self.settings.s3_settings)
+        for key in list(store.list(FOLDER)):
+            store.remove(key)
         names = list(astuple(self.topics))
         with admin(self.settings) as asked:
             asked.results(asked.client.delete_topics(names))

@@ -502,7 +502,7 @@ def test_what_fell_does_not_overtake_a_trial(
     wait_for("some tries", lambda: loader.refused_total.get("fetch", 0) >= 3)
     loader.consider([log.release(hostile_of("m", "hang", Random(3)).store(store._store))])
     wait_for("a strike", lambda: loader.refused_total.get("vet"))
-    assert _refused(loader) == [(1, "fetch"), (2, "vet")]
+    wait_for("its report", lambda: _refused(loader) == [(1, "fetch"), (2, "vet")])
     loader.stop()
 
 
