@@ -8,10 +8,13 @@ Rules:
 2. Every row of every file is judged (``trainer.cells``). What is wrong is told at once: for each rule
    the first place, and how many more there are. A row of a CSV file is named by its line.
 3. Rows keep their order: ``rowid`` of a table counts them from 0 over all files.
+4. What is read is the file that was named and digested, and what stands in it: DuckDB would take a name
+   with ``*``, ``?`` or ``[`` for a glob, and folders such as ``shop=north`` for columns.
 
 DuckDB keeps what does not fit into its budget in a temporary folder (``TMPDIR`` chooses where).
 """
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -191,11 +194,11 @@ class Tables:
 
     def _reader(self, file: SourceFile) -> tuple[str, dict[str, str]]:
         """SQL that reads a file, and the types of its columns by name."""
-        path = "'" + str(file.path).replace("'", "''") + "'"
+        source = f"{_file_sql(file)}, hive_partitioning=false"
         if file.path.name.endswith(_PARQUET_ENDINGS):
             try:
                 names = pq.read_schema(file.path).names
-                described = self.rows(f"DESCRIBE SELECT * FROM read_parquet({path})")
+                described = self.rows(f"DESCRIBE SELECT * FROM read_parquet({source})")
                 types = [str(row[1]) for row in described]
             except (arrow.ArrowInvalid, OSError, duckdb.Error) as error:
                 raise ModelwireError(
@@ -203,7 +206,7 @@ class Tables:
                     hint="write it again, for instance with pandas' to_parquet",
                 ) from error
             self._refuse_twice(file, names)
-            return f"read_parquet({path})", dict(zip(names, types, strict=True))
+            return f"read_parquet({source})", dict(zip(names, types, strict=True))
         if is_csv(file):
             names, separator = header_of(file)
             self._refuse_twice(file, names)
@@ -211,7 +214,7 @@ class Tables:
                 f"'{name.replace(chr(39), chr(39) * 2)}': 'VARCHAR'" for name in names
             )
             return (
-                f"read_csv({path}, columns={{{columns}}}, header=true, auto_detect=false,"
+                f"read_csv({source}, columns={{{columns}}}, header=true, auto_detect=false,"
                 f" delim='{separator}', quote='\"', escape='\"', max_line_size=1000000)",
                 dict.fromkeys(names, UNTYPED),
             )
@@ -301,6 +304,12 @@ class Tables:
         raise ModelwireError(
             "\n".join(lines[:_SHOWN_PROBLEMS]), hint="; ".join(dict.fromkeys(hints))
         )
+
+
+def _file_sql(file: SourceFile) -> str:
+    """SQL of the path of one file, whatever it is called."""
+    path = re.sub(r"([*?\[])", r"[\1]", str(file.path))
+    return "'" + path.replace("'", "''") + "'"
 
 
 def _text_sql(position: int, column: Column) -> str:

@@ -1,0 +1,53 @@
+"""DuckDB reads the file that was named, and what it cannot read is told in our words."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit.panel_reading import FEW, csv_text, few_in, panel_of, row, small_columns
+from trainer.dataset import DatasetFile
+
+
+def sold_by(shop: str) -> dict[str, list[object]]:
+    """The small panel with another name for its first shop."""
+    columns = small_columns()
+    columns["shop"] = [shop if each == "shop-0" else each for each in columns["shop"]]
+    return columns
+
+
+def write(path: Path, columns: dict[str, list[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        path.write_text(csv_text(columns), encoding="utf-8")
+    else:
+        pq.write_table(pa.table(columns), path)
+
+
+def source(folder: Path, name: str) -> DatasetFile:
+    return few_in(folder, config=FEW.replace("panel.csv", name))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "other"), [("p[1]", "p1"), ("p*", "pq"), ("p?", "pq"), ("f[1]/p", "f1/p")]
+)
+def test_a_name_that_looks_like_a_glob_is_a_file(
+    tmp_path: Path, name: str, other: str, ending: str
+) -> None:
+    """What was digested is what is read, though a file lies there that the glob would match."""
+    write(tmp_path / f"{name}.{ending}", sold_by("mine"))
+    write(tmp_path / f"{other}.{ending}", sold_by("theirs"))
+    panel = panel_of(source(tmp_path, f"{name}.{ending}"))
+    assert panel.keys.vocabulary == (("mine", "shop-1", "shop-2"),)
+    assert panel.units[row(panel, "mine"), 0] == small_columns()["units"][0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("place", ["shop=north", "year=2024"])
+def test_folders_are_no_columns(tmp_path: Path, place: str, ending: str) -> None:
+    """A folder that is named as a column with a value says nothing of the rows in it."""
+    write(tmp_path / place / f"p.{ending}", sold_by("mine"))
+    panel = panel_of(source(tmp_path, f"*/p.{ending}"))
+    assert panel.keys.vocabulary == (("mine", "shop-1", "shop-2"),)
