@@ -1,7 +1,8 @@
 """CSV files: their first line, the lines in which rows stand, and what is wrong with one.
 
 A file is UTF-8 with one line of names; its separator is the one of ``, ; tab |`` that its first line has
-most of. DuckDB reads the rows (``trainer.tables``); here is what it does not say.
+most of. A column without a name, such as the index that pandas writes, is passed over. DuckDB reads the
+rows (``trainer.tables``); here is what it does not say.
 """
 
 import csv
@@ -19,6 +20,10 @@ from trainer.toml_problems import is_utf16
 csv.field_size_limit(2**31 - 1)
 
 CSV_ENDINGS = (".csv", ".csv.gz")
+
+MAX_ROW_BYTES = 1_000_000
+"""Longest row, in bytes: a longer one is a quote without an end, or no table."""
+
 _SEPARATORS = ",;\t|"
 
 
@@ -28,7 +33,10 @@ def is_csv(file: SourceFile) -> bool:
 
 
 def header_of(file: SourceFile) -> tuple[list[str], str]:
-    """The names in the first line of a CSV file, and what separates them."""
+    """The names in the first line of a CSV file, and what separates them.
+
+    A column without one is called by its number in brackets.
+    """
     with _bytes_of(file) as raw:
         begin = raw.read(512)
     if is_utf16(begin):
@@ -38,14 +46,14 @@ def header_of(file: SourceFile) -> tuple[list[str], str]:
             f"iconv -f UTF-16 -t UTF-8 {file.path.name.removesuffix('.gz')}",
         )
     with _text_of(file) as stream:
-        line = stream.readline(1_000_000)
+        line = stream.readline(MAX_ROW_BYTES)
     if not line.strip():
         raise ModelwireError(
             f"{file.shown} is empty", hint="name a file with a line of column names"
         )
     separator = max(_SEPARATORS, key=line.count)
     names = next(csv.reader([line.rstrip("\r\n")], delimiter=separator))
-    return names, separator
+    return [name or f"(column {number})" for number, name in enumerate(names, start=1)], separator
 
 
 def line_of_row(file: SourceFile, number: int) -> int:
@@ -56,7 +64,7 @@ def line_of_row(file: SourceFile, number: int) -> int:
 
 def fault_of(file: SourceFile) -> ModelwireError | None:
     """What is wrong with a file that could not be read, with its line; None where nothing is found."""
-    return _fault_of_lines(file) or _fault_of_cells(file)
+    return _fault_of_lines(file) or _fault_of_cells(file) or _fault_of_quotes(file)
 
 
 def _fault_of_cells(file: SourceFile) -> ModelwireError | None:
@@ -77,8 +85,23 @@ def _fault_of_cells(file: SourceFile) -> ModelwireError | None:
     return None
 
 
+def _fault_of_quotes(file: SourceFile) -> ModelwireError | None:
+    """Text behind the quote that ends a cell."""
+    with _text_of(file) as stream:
+        reader = csv.reader(stream, delimiter=header_of(file)[1], strict=True)
+        try:
+            for _ in reader:
+                pass
+        except csv.Error:
+            return ModelwireError(
+                f"{file.shown}: line {reader.line_num} has text behind the quote that ends a cell",
+                hint='mend the line; a quote inside of a quoted cell is written twice: ""',
+            )
+    return None
+
+
 def _fault_of_lines(file: SourceFile) -> ModelwireError | None:
-    """Bytes that are no UTF-8, and line ends of two kinds, in a CSV file."""
+    """Bytes that are no UTF-8, lines that are too long, and line ends of two kinds, in a CSV file."""
     ends: bytes | None = None
     with _bytes_of(file) as stream:
         for number, line in enumerate(stream, start=1):
@@ -87,6 +110,12 @@ def _fault_of_lines(file: SourceFile) -> ModelwireError | None:
             except UnicodeDecodeError:
                 return ModelwireError(
                     f"{file.shown}: line {number} is not UTF-8", hint="save the file as UTF-8"
+                )
+            if len(line) > MAX_ROW_BYTES:
+                return ModelwireError(
+                    f"{file.shown}: line {number} has {len(line):,} bytes, and {MAX_ROW_BYTES:,} are the "
+                    "most",
+                    hint="mend the line, or leave columns with long texts out",
                 )
             end = line[len(line.rstrip(b"\r\n")) :]
             if end and ends and end != ends:

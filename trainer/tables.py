@@ -32,7 +32,14 @@ import pyarrow.parquet as pq
 
 from schemas.errors import ModelwireError, UsageProblem
 from trainer.cells import UNTYPED, Column, Purpose, rules_of, schema_of, type_problem, typed_sql
-from trainer.csv_files import CSV_ENDINGS, fault_of, header_of, is_csv, line_of_row
+from trainer.csv_files import (
+    CSV_ENDINGS,
+    MAX_ROW_BYTES,
+    fault_of,
+    header_of,
+    is_csv,
+    line_of_row,
+)
 from trainer.dataset import Dataset, DatasetFile
 from trainer.sources import Files, SourceFile
 
@@ -215,7 +222,7 @@ class Tables:
             )
             return (
                 f"read_csv({source}, columns={{{columns}}}, header=true, auto_detect=false,"
-                f" delim='{separator}', quote='\"', escape='\"', max_line_size=1000000)",
+                f" delim='{separator}', quote='\"', escape='\"', max_line_size={MAX_ROW_BYTES})",
                 dict.fromkeys(names, UNTYPED),
             )
         raise UsageProblem(
@@ -270,7 +277,9 @@ class Tables:
             found = fault_of(file)
             if found is not None:
                 return found
-        return ModelwireError(f"{file.shown} cannot be read: {said}", hint="write the file again")
+        return ModelwireError(
+            f"{file.shown} cannot be read", hint=f"write the file again; DuckDB says of it: {said}"
+        )
 
     def _judge(self, table: Table) -> None:
         """Raises ModelwireError that names, for each rule broken, the first place and the count."""

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.errors import ModelwireError
 from tests.unit.panel_reading import FEW, csv_text, few_in, panel_of, row, small_columns
+from trainer.csv_files import MAX_ROW_BYTES
 from trainer.dataset import DatasetFile
 
 
@@ -51,3 +53,35 @@ def test_folders_are_no_columns(tmp_path: Path, place: str, ending: str) -> None
     write(tmp_path / place / f"p.{ending}", sold_by("mine"))
     panel = panel_of(source(tmp_path, f"*/p.{ending}"))
     assert panel.keys.vocabulary == (("mine", "shop-1", "shop-2"),)
+
+
+def test_the_index_that_pandas_writes_is_passed_over(tmp_path: Path) -> None:
+    """A first column without a name; a second one makes no difference."""
+    columns = small_columns()
+    numbers: list[object] = [*range(120)]
+    write(tmp_path / "usual.csv", columns)
+    lines = csv_text({"a": numbers, **columns, "b": numbers}).splitlines()
+    lines[0] = ",day,shop,units,"
+    (tmp_path / "p.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    expected = panel_of(source(tmp_path, "usual.csv")).units
+    assert (panel_of(source(tmp_path, "p.csv")).units == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ('"shop-1"x', "panel.csv: line 3 has text behind the quote that ends a cell"),
+        ("x" * (MAX_ROW_BYTES + 1), f"line 3 has 1,000,015 bytes, and {MAX_ROW_BYTES:,} are the most"),
+    ],
+)  # fmt: skip
+def test_what_no_reader_of_csv_takes_is_told_by_its_line(
+    tmp_path: Path, cell: str, said: str
+) -> None:
+    """In our words: none of DuckDB's classes of errors."""
+    file = few_in(tmp_path)
+    path = tmp_path / "panel.csv"
+    path.write_text(path.read_text().replace("shop-1", cell, 1))
+    with pytest.raises(ModelwireError) as caught:
+        panel_of(file)
+    assert said in caught.value.message
+    assert "Error" not in caught.value.message + caught.value.hint
