@@ -7,11 +7,13 @@ same bytes.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import numpy as np
 
+from schemas.errors import ModelwireError
 from trainer.keys import Float32s, Floats, Ints
 
 BLOCK_CELLS = 4 * 1024 * 1024
@@ -19,6 +21,18 @@ BLOCK_CELLS = 4 * 1024 * 1024
 
 MAPPED_BYTES = 128 * 1024 * 1024
 """An array beyond this is a map of a file, whose pages the system takes back when it needs them."""
+
+
+@contextmanager
+def temporary_room() -> Iterator[None]:
+    """For a block whose files are temporary, but for those whose problems it tells itself."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelwireError(
+            f"the panel cannot be kept in the temporary folder: {error.strerror or error}",
+            hint="name a folder with more room by TMPDIR",
+        ) from error
 
 
 class Combine(StrEnum):

@@ -29,7 +29,7 @@ import pyarrow as arrow
 from schemas.errors import ModelwireError
 from trainer.cells import Column, Purpose, is_number_like
 from trainer.dataset import Dataset, DatasetFile, Duplicates, Negatives
-from trainer.dense import Combine, Dense
+from trainer.dense import Combine, Dense, temporary_room
 from trainer.holidays import read_holidays
 from trainer.keys import Float32s, Floats, Ints, Keys
 from trainer.options import MEMORY_MB
@@ -63,7 +63,7 @@ def read_panel(
     Raises UsageProblem where dataset and sources do not fit together, ModelwireError naming file and
     place of what is wrong in the data.
     """
-    with Tables(file, memory_mb) as tables:
+    with temporary_room(), Tables(file, memory_mb) as tables:
         rows = _Rows(file.dataset, tables, sources.panel)
         span = rows.span(cutoff)
         keys = rows.keys(span)

@@ -18,7 +18,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,15 +96,16 @@ class Tables:
         self._memory_mb = memory_mb
         self._folder = tempfile.TemporaryDirectory(prefix="modelwire-")
         folder = Path(self._folder.name)
-        self._sql = duckdb.connect(
-            str(folder / "panel.duckdb"),
-            config={
-                "memory_limit": f"{memory_mb}MiB",
-                "temp_directory": str(folder / "spill"),
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
+        with self._room():
+            self._sql = duckdb.connect(
+                str(folder / "panel.duckdb"),
+                config={
+                    "memory_limit": f"{memory_mb}MiB",
+                    "temp_directory": str(folder / "spill"),
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +116,8 @@ class Tables:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._sql.close()
+        with suppress(duckdb.Error):  # what it could not write says nothing new
+            self._sql.close()
         self._folder.cleanup()
 
     def load(self, name: str, files: Files, columns: tuple[Column, ...]) -> Table:
@@ -171,11 +173,15 @@ class Tables:
         """For a block that may need more memory, or more of the temporary folder, than there is."""
         try:
             yield
-        except duckdb.OutOfMemoryException as error:
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            folder = self._folder.name
+            if isinstance(error, duckdb.IOException) and folder not in str(error):
+                raise  # of a source
             raise ModelwireError(
                 f"the panel cannot be read within {self._memory_mb} MiB and what its temporary folder "
-                f"{self._folder.name} holds: {_first_line(error)}",
-                hint="allow more memory, or name a larger temporary folder by TMPDIR",
+                f"{folder} holds",
+                hint="allow more memory (--memory), or name a larger temporary folder by TMPDIR; DuckDB "
+                f"says of it: {_first_line(error)}",
             ) from error
 
     def _load_part(

@@ -1,7 +1,10 @@
 """DuckDB reads the file that was named, and what it cannot read is told in our words."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -85,3 +88,42 @@ def test_what_no_reader_of_csv_takes_is_told_by_its_line(
         panel_of(file)
     assert said in caught.value.message
     assert "Error" not in caught.value.message + caught.value.hint
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from schemas.errors import ModelwireError
+from tests.unit.panel_reading import panel_of
+from trainer.dataset import load_dataset
+most = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+try:
+    panel_of(load_dataset(Path(sys.argv[1])))
+except ModelwireError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("most", [1_000, 300_000, 1_000_000])
+def test_a_full_temporary_folder_is_a_plain_message(tmp_path: Path, most: int) -> None:
+    """Wherever it fills up: the folder is at fault, and no source. No file may grow beyond the limit."""
+    rows = np.arange(300_000)
+    columns = {
+        "day": np.datetime64("2024-01-01") + rows % 40,
+        "shop": rows // 40,
+        "units": rows % 9,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "panel.parquet")
+    path = source(tmp_path, "panel.parquet").path
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(most)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    message, hint = done.stdout.splitlines()
+    assert "temporary folder" in message
+    assert "panel.parquet" not in message
+    assert "TMPDIR" in hint
