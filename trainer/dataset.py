@@ -51,7 +51,8 @@ def _listed(value: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Days = Annotated[int, Field(ge=1, le=3660, strict=True)]
+MOST_DAYS = 3_660
+Days = Annotated[int, Field(ge=1, le=MOST_DAYS, strict=True)]
 Where = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
 """A file, a glob, ``s3://bucket/key-or-glob``, or a list of them."""
 
@@ -171,7 +172,7 @@ class Dataset(BaseModel):
     attribution: str = ""
     unit: Text = "units"
     holdout: Days = Field(default_factory=lambda known: known["horizon"])
-    min_days: Annotated[int, Field(ge=0, le=3660, strict=True)] = 1
+    min_days: Annotated[int, Field(ge=0, le=MOST_DAYS, strict=True)] = 1
     recent_days: Days = 182
     loss: LossChoice = LossChoice.LOG1P
     negatives: Negatives = Negatives.REFUSE
@@ -323,19 +324,20 @@ def load_dataset(path: Path, data: Path | None = None) -> DatasetFile:
     ``data`` is the folder of its relative sources, where that is not the configuration's own.
     Raises NotFound where there is no such file, UsageProblem where it is not a dataset.
     """
-    if not path.exists() and str(path.parent) in (".", "datasets"):
-        shipped = shipped_datasets() / path.name
-        path = shipped if shipped.exists() else path
     try:
+        if not path.exists() and str(path.parent) in (".", "datasets"):
+            shipped = shipped_datasets() / path.name
+            path = shipped if shipped.exists() else path
         text = read_toml_text(path, "a dataset configuration")
     except FileNotFoundError:
         raise NotFound(
             f"no dataset configuration at {path}",
             hint=f"datasets that come with modelwire are in {shipped_datasets()}",
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        said = error.strerror if isinstance(error, OSError) else error
         raise UsageProblem(
-            f"{path} cannot be read: {error.strerror or error}",
+            f"{str(path)[:200]} cannot be read: {said}",
             hint="a dataset configuration is a TOML file; name it, and check its rights",
         ) from error
     root = path.parent if data is None else data

@@ -6,13 +6,13 @@ first that has all of them counts. Whether the files there are the ones that the
 for ``trainer.reproduction``.
 """
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import NotFound, UsageProblem
 from schemas.manifest import Lineage, Manifest, Recipe
 from trainer.dataset import Dataset, DatasetFile, parse_dataset, shipped_datasets
+from trainer.sources import files_at
 
 
 def recipe_and_lineage(digest: str, manifest: Manifest) -> tuple[Recipe, Lineage]:
@@ -40,7 +40,7 @@ def _folder_of(dataset: Dataset, path: Path) -> Path:
     patterns = list(_relative_sources(dataset))
     places = (Path.cwd(), shipped_datasets())
     for folder in places:
-        if all(_is_there(folder / pattern) for pattern in patterns):
+        if all(files_at(folder, pattern) for pattern in patterns):
             return folder
     raise NotFound(
         f"the {path} names {', '.join(patterns)}, and neither {places[0]} nor {places[1]} has "
@@ -53,7 +53,3 @@ def _relative_sources(dataset: Dataset) -> Iterator[str]:
     tables = [*dataset.attributes, dataset.holidays, dataset.traffic]
     for source in (dataset.source, *(each.source for each in tables if each and each.source)):
         yield from (one for one in source if "://" not in one and not Path(one).is_absolute())
-
-
-def _is_there(path: Path) -> bool:
-    return path.exists() or bool(glob.glob(str(path), recursive=True))

@@ -179,15 +179,19 @@ class _Finder:
     def _local_files(self, pattern: str, setting: tuple[str, ...]) -> list[SourceFile]:
         root = self._file.root
         whole = root / pattern
+        try:
+            paths = files_at(root, pattern)
+        except (OSError, ValueError) as error:  # no path at all, or no right to look
+            raise UsageProblem(
+                f"{self._file.where(*setting)} names {str(whole)[:200]!r}, which cannot be looked for: "
+                f"{error.strerror if isinstance(error, OSError) else error}",
+                hint="name a file, and check its folder's rights",
+            ) from error
         if whole.is_dir():
             raise UsageProblem(
                 f"{self._file.where(*setting)} names {whole}, which is a folder",
                 hint=f'name the files in it, such as "{pattern.rstrip("/")}/*.parquet"',
             )
-        paths = [whole]
-        if not whole.exists():
-            paths = sorted(Path(path) for path in glob.glob(str(whole), recursive=True))
-            paths = [path for path in paths if path.is_file()]
         if not paths:
             raise self._missing(str(whole), pattern, setting)
         return [self._local_file(path) for path in paths]
@@ -236,6 +240,18 @@ class _Finder:
             f"{self._file.where(*setting)} names {shown}, which {what}",
             hint=f"paths are relative to {self._file.root}; `--data DIR` names another folder",
         )
+
+
+def files_at(root: Path, pattern: str) -> list[Path]:
+    """The file of this name below a folder, or those that fit it as a glob; the folder is never one.
+
+    Raises OSError, and ValueError for a NUL.
+    """
+    if (root / pattern).exists():
+        return [root / pattern]
+    under = "" if Path(pattern).is_absolute() else f"{glob.escape(str(root))}/"
+    found = sorted(Path(path) for path in glob.glob(f"{under}{pattern}", recursive=True))
+    return [path for path in found if path.is_file()]
 
 
 def _digested(name: str, shown: str, path: Path, *, pin: Pin | None) -> SourceFile:

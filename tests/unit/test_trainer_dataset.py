@@ -87,6 +87,12 @@ def test_missing_configuration_is_not_found(tmp_path: Path) -> None:
     assert "datasets" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["a" * 5_000, "a\0b"])
+def test_a_path_that_cannot_be_one_is_refused(name: str) -> None:
+    """Longer than a name may be, or with a NUL, as a variable that was pasted twice or is binary."""
+    assert "cannot be read: " in problem_of(Path(name))
+
+
 def test_configuration_that_is_not_text_is_refused(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are a plain message."""
     path = tmp_path / "panel.toml"

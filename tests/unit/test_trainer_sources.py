@@ -70,6 +70,18 @@ def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
     ]
 
 
+def test_the_folder_of_the_data_is_no_glob(tmp_path: Path) -> None:
+    """Whatever it is called; the glob is what stands in the dataset."""
+    for name in ("data[1]", "data1"):
+        (tmp_path / name).mkdir()
+    write_csv(tmp_path / "data[1]" / "panel.csv", small_columns())
+    (tmp_path / "data1" / "panel-2.csv").write_text("x")
+    file = with_source(tmp_path, '"panel*.csv"')
+    (tmp_path / "panel.csv").unlink()
+    [found] = files_of(load_dataset(file.path, tmp_path / "data[1]"))
+    assert found.name == "panel.csv"
+
+
 def test_another_folder_may_hold_the_data(tmp_path: Path) -> None:
     """Relative sources are looked up there, and a file elsewhere goes by its bare name."""
     (tmp_path / "data").mkdir()
@@ -112,6 +124,7 @@ def test_files_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
         ('"none-*.csv"', NotFound, r"source names .*none-\*.csv, which matches no file"),
         ('"parts"', UsageProblem, r"source names .*parts, which is a folder"),
         ('"s3://bucket"', UsageProblem, r"source names s3://bucket, which has no key"),
+        (f'"{"a" * 5000}"', UsageProblem, r"a', which cannot be looked for: File name too long"),
     ],
 )
 def test_source_that_is_no_file_is_refused(
