@@ -17,12 +17,16 @@ import numpy as np
 
 from schemas.errors import UsageProblem
 from trainer.cells import FIRST_DATE, LAST_DATE
+from trainer.dataset import MOST_DAYS
 from trainer.keys import Floats, Ints
 from trainer.panel import MIN_HISTORY, Flags, day_of, number_of, weekday
 from trainer.span import MAX_DAYS
 
 BLOCK_CELLS = 200_000
 """Cells (series × days) of a block: its dozen arrays take some 20 MB."""
+
+MOST_YEARLY, MOST_GROWTH = 3.0, 6.0
+"""Logs that season and trend may add: with both, what sells best stays below 2³¹ units a day."""
 
 MAX_STORES = 54
 _ITEM_SHARE_NEW = 0.1
@@ -88,6 +92,11 @@ class Design:
             )
         if not 0.01 <= self.noise <= 10:
             raise UsageProblem(f"the noise {self.noise} lies outside 0.01 … 10", hint="1 is usual")
+        if self.horizon > MOST_DAYS:
+            raise UsageProblem(
+                f"no model is trained for a horizon of {self.horizon:,} days",
+                hint=f"{MOST_DAYS:,} days are the most",
+            )
         if self.days < MIN_HISTORY + self.horizon:
             raise UsageProblem(
                 f"{self.days} days are too few for {self.horizon} held out",
@@ -102,6 +111,19 @@ class Design:
                 hint=f"ask for at most {most:,} days"
                 if most >= MIN_HISTORY + self.horizon and self.start >= FIRST_DATE
                 else f"start within {FIRST_DATE.year} … {LAST_DATE.year}",
+            )
+        self._refuse_sales_beyond_measure()
+
+    def _refuse_sales_beyond_measure(self) -> None:
+        if not abs(self.yearly) <= MOST_YEARLY:
+            raise UsageProblem(
+                f"the yearly amplitude {self.yearly} lies outside -{MOST_YEARLY:g} … {MOST_YEARLY:g}",
+                hint="it is in logs: 0.4 is usual",
+            )
+        if not abs(self.trend) * self.days / 365.25 <= MOST_GROWTH:
+            raise UsageProblem(
+                f"a trend of {self.trend} a year grows over {self.days:,} days beyond all that is sold",
+                hint=f"it is in logs: ask for at most {MOST_GROWTH * 365.25 / self.days:.2g}",
             )
 
 

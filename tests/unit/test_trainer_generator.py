@@ -202,6 +202,34 @@ def test_days_beyond_the_calendar_are_refused(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--yearly", "50", "the yearly amplitude 50.0 lies outside -3 … 3"),
+        ("--yearly", "nan", "the yearly amplitude nan lies outside"),
+        ("--trend", "300", "a trend of 300.0 a year grows over 5,000 days"),
+        ("--trend", "-inf", "a trend of -inf a year"),
+        ("--horizon", "4000", "no model is trained for a horizon of 4,000 days"),
+    ],
+)
+def test_sales_beyond_all_measure_are_refused(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    """A mean that no count can be drawn around, and a horizon that no dataset may have."""
+    arguments = ["generate", "--series", "2", "--days", "5000", option, value]
+    done = CliRunner().invoke(data, [*arguments, "--out", str(tmp_path / "new")])
+    assert isinstance(done.exception, UsageProblem)
+    assert said in done.exception.message
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_steepest_season_and_trend_are_drawn(tmp_path: Path) -> None:
+    """At the limits units are counts still: none has run over the end of its column."""
+    design = Design(series=60, days=400, seed=1, yearly=3.0, trend=5.4)
+    panel = panel_of(load_dataset(generate(design, tmp_path).dataset))
+    assert 1e4 < panel.units.max() < 2**31
+
+
 def test_command_writes_a_panel_and_says_where(tmp_path: Path) -> None:
     """The JSON has the configuration and the rows; a folder that holds a dataset is left alone."""
     arguments = ["generate", "--series", "6", "--days", "50", "--seed", "4", "-o", "json"]
