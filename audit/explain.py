@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from audit.ablation import Ablation
-from audit.held_out import HeldOut
+from audit.held_out import HeldOutScore
 from audit.history import Deed, History
 from audit.kept import Kept
 from audit.verdicts import Fault
@@ -118,7 +118,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     routed: Deed | None = None
     made: Made | None = None
     scored: Scored | None = None
-    held_out: tuple[HeldOut, ...] = ()
+    held_out: tuple[HeldOutScore, ...] = ()
     ablation: Ablation | None = None
     faults: tuple[Fault, ...] = ()
     missing: tuple[str, ...] = ()

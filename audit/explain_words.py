@@ -8,7 +8,7 @@ import msgspec
 
 from audit.ablation import Ablation, Effect
 from audit.explain import Explanation, Scored
-from audit.held_out import HeldOut
+from audit.held_out import HeldOutScore
 from audit.history import Deed
 from deployment.words import percent
 from schemas.evidence import Scores
@@ -130,7 +130,7 @@ def _scored(scored: Scored) -> Iterator[str]:
         yield f"For {what} ({each.series:,} series): {_scores(each.scores)}."
 
 
-def _held_out(score: HeldOut) -> str:
+def _held_out(score: HeldOutScore) -> str:
     named = " and ".join(f"{name} = {_json(value)}" for name, value in score.keys.items())
     parts = [f"RMSLE {score.rmsle:.3g}"]
     if score.wape is not None and score.bias is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+class HeldOutScore(msgspec.Struct, frozen=True, kw_only=True):
     """Over ``rows`` rows that have these ``keys``: scores, and the means in units of a day.
 
     ``wape`` and ``bias`` are shares of the units sold, None where nothing was sold.
@@ -35,7 +35,7 @@ def held_out_scores(
     actual: Floats,
     answers: Floats,
     keys: Mapping[str, str],
-) -> tuple[HeldOut, ...]:
+) -> tuple[HeldOutScore, ...]:
     """Of all ``keys`` together first, then of each alone; without rows a score is left out.
 
     ``columns`` are the keys' values in each row, ``actual`` and ``answers`` ``[N]`` units.
@@ -56,10 +56,10 @@ def held_out_scores(
     return tuple(found)
 
 
-def _score(keys: dict[str, str], actual: Floats, answers: Floats) -> HeldOut:
+def _score(keys: dict[str, str], actual: Floats, answers: Floats) -> HeldOutScore:
     left = np.log1p(np.maximum(answers, 0.0)) - np.log1p(np.maximum(actual, 0.0))
     sold = float(actual.sum())
-    return HeldOut(
+    return HeldOutScore(
         keys=keys,
         rows=len(actual),
         rmsle=float(np.sqrt(np.mean(left**2))),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from adapters.bundles import Bundles
 from audit.ablation import Columns, typical_values
-from audit.held_out import HeldOut, held_out_scores
+from audit.held_out import HeldOutScore, held_out_scores
 from schemas.contract import Contract, FieldType
 from schemas.errors import ModelwireError
 from schemas.manifest import GOLDEN_NAME, HOLDOUT_NAME, Manifest, decode_golden
@@ -29,7 +29,7 @@ class Typical(msgspec.Struct, frozen=True):
     values: dict[str, Any]
     source: str
     rows: int
-    held_out: tuple[HeldOut, ...] = ()
+    held_out: tuple[HeldOutScore, ...] = ()
     """Scores of what the request names, where the bundle has a holdout."""
 
 

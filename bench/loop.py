@@ -49,7 +49,7 @@ from bench.limits import BATCH_SIZES
 from bench.starts import cold_starts, recoveries
 from bench.traffic import Steady, good_requests, held_out, send_backlog, with_poison
 from modelwire.localstack.stack import Stack
-from modelwire.replay import HeldOut
+from modelwire.replay import HeldOutRow
 from tests.fleet import Harness, environment_of, wait_for
 
 MODEL = "sales"
@@ -164,7 +164,7 @@ class _Bench:
         self._folder = folder
         for each in (COPIES, PLAIN_COPIES):
             create_topics(self._settings, each)
-        self._rows: list[HeldOut] = []
+        self._rows: list[HeldOutRow] = []
         self._digest = ""
 
     def run(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from adapters.bundles import read_file, read_manifest
 from adapters.object_store import ObjectStore
-from modelwire.replay import HeldOut, endless, held_out_rows
+from modelwire.replay import HeldOutRow, endless, held_out_rows
 from schemas.manifest import HOLDOUT_NAME
 from schemas.request import Request
 
@@ -22,13 +22,13 @@ TICK_SECONDS = 0.001
 POISON = b'{"request_id":"poison","inputs":{"no":"such field"}}'
 
 
-def held_out(store: ObjectStore, digest: str) -> list[HeldOut]:
+def held_out(store: ObjectStore, digest: str) -> list[HeldOutRow]:
     """The held-out rows of a bundle."""
     manifest = read_manifest(store, digest)
     return held_out_rows(read_file(store, digest, manifest, HOLDOUT_NAME), manifest.contract)
 
 
-def good_requests(rows: Sequence[HeldOut]) -> Iterator[tuple[bytes, bytes]]:
+def good_requests(rows: Sequence[HeldOutRow]) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of requests without end, in random order; ids are as long as a real caller's."""
     for number, row in enumerate(endless(list(rows), seed=0)):
         asked = Request(f"0123456789ab-{number}", msgspec.Raw(row.inputs), datetime.now(UTC))

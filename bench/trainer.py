@@ -122,10 +122,10 @@ def read(file: DatasetFile, cutoff: date | None = None) -> Panel:
 
 
 def made(
-    folder: Path, recipe: Design, config: str = "", loss: LossChoice | None = None
+    folder: Path, design: Design, config: str = "", loss: LossChoice | None = None
 ) -> tuple[Panel, LossChoice]:
     """A generated panel, read by its own configuration or by another one."""
-    place = generate(recipe, folder).dataset
+    place = generate(design, folder).dataset
     if config:
         place.write_text(config, encoding="utf-8")
     file = load_dataset(place)
@@ -136,10 +136,10 @@ def strangers(folder: Path) -> Iterator[Limit]:
     """Five panels that nobody tuned for, on their open days."""
     print(f"{'seed':>8} {'chosen':>16} {'RMSLE':>7} {'lag-7':>7} {'mean-28':>8} {'coverage':>9}")
     for seed in range(SEEDS):
-        recipe = Design(
+        design = Design(
             series=150, days=240, seed=100 + seed, layout=Layout.PLAIN, closed=Closed.WEEKLY
         )
-        result = train(*made(folder / str(seed), recipe, STRANGER))
+        result = train(*made(folder / str(seed), design, STRANGER))
         held, answers = result.held, result.answers
         errors = {
             name: scores(held.actual[held.opened], sales[held.opened], held.weights[held.opened])
@@ -148,11 +148,11 @@ def strangers(folder: Path) -> Iterator[Limit]:
         ours, lag, mean = (errors[name]["rmsle"] for name in ("model", "lag-7", "mean-28-log"))
         inside = (answers.sales_p10 <= held.actual) & (held.actual <= answers.sales_p90)
         print(
-            f"{recipe.seed:>8} {result.trained.backtest.chosen:>16} {ours:>7.4f} {lag:>7.4f} "
+            f"{design.seed:>8} {result.trained.backtest.chosen:>16} {ours:>7.4f} {lag:>7.4f} "
             f"{mean:>8.4f} {inside[held.opened].mean():>9.1%}",
             flush=True,
         )
-        yield f"seed {recipe.seed} beats both baselines", ours < min(lag, mean)
+        yield f"seed {design.seed} beats both baselines", ours < min(lag, mean)
 
 
 def long(folder: Path) -> Iterator[Limit]:
@@ -225,7 +225,7 @@ def closed(folder: Path) -> Iterator[Limit]:
     errors: dict[Closed, list[float]] = {Closed.WEEKLY: [], Closed.NEVER: []}
     biases: dict[Closed, list[float]] = {Closed.WEEKLY: [], Closed.NEVER: []}
     for seed, when in itertools.product(CLOSED_SEEDS, Closed):
-        recipe = Design(
+        design = Design(
             series=200,
             days=275,
             seed=seed,
@@ -236,7 +236,7 @@ def closed(folder: Path) -> Iterator[Limit]:
             noise=0.5,
         )
         # The count loss: that of logs has a bias of its own, which says nothing of closed days.
-        result = train(*made(folder / f"{seed}-{when}", recipe, loss=LossChoice.COUNT))
+        result = train(*made(folder / f"{seed}-{when}", design, loss=LossChoice.COUNT))
         held, sales = result.held, result.answers.sales
         # The days that both panels have open: what was sold on them is the same in both.
         days = held.opened & ((held.requests.days + 3) % 7 != 6)

@@ -50,7 +50,7 @@ PRODUCER = {
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutRow:
     """A held-out row: the request's key and raw inputs (JSON), and what was sold on that day."""
 
     key: bytes
@@ -93,7 +93,7 @@ def bundle_to_imitate(settings: Settings, deployment: Deployment) -> tuple[str, 
     return digest, read_manifest(_store(settings), digest)
 
 
-def read_holdout(settings: Settings, digest: str, manifest: Manifest) -> list[HeldOut]:
+def read_holdout(settings: Settings, digest: str, manifest: Manifest) -> list[HeldOutRow]:
     """The held-out rows of a bundle. Raises ModelwireError where there are none."""
     if HOLDOUT_NAME not in manifest.files:
         raise ModelwireError(
@@ -109,7 +109,7 @@ def read_holdout(settings: Settings, digest: str, manifest: Manifest) -> list[He
         ) from error
 
 
-def held_out_rows(content: bytes, contract: Contract) -> list[HeldOut]:
+def held_out_rows(content: bytes, contract: Contract) -> list[HeldOutRow]:
     """The rows of a Parquet file that has a column for each field, and ``actual``."""
     names = [field.name for field in contract.fields]
     table = pq.read_table(BytesIO(content))
@@ -118,7 +118,7 @@ def held_out_rows(content: bytes, contract: Contract) -> list[HeldOut]:
     for *values, actual in zip(*columns, strict=True):
         inputs = dict(zip(names, values, strict=True))
         rows.append(
-            HeldOut(
+            HeldOutRow(
                 key=series_key(contract, inputs) or b"",
                 inputs=msgspec.json.encode(inputs),
                 actual=float(actual),
@@ -129,7 +129,7 @@ def held_out_rows(content: bytes, contract: Contract) -> list[HeldOut]:
     return rows
 
 
-def endless(rows: list[HeldOut], seed: int) -> Iterator[HeldOut]:
+def endless(rows: list[HeldOutRow], seed: int) -> Iterator[HeldOutRow]:
     """The rows again and again, shuffled anew for each pass."""
     order = random.Random(seed)
     while True:
@@ -144,7 +144,7 @@ class Replay:
     """
 
     def __init__(
-        self, settings: Settings, model: str, rows: Iterator[HeldOut], run_id: str
+        self, settings: Settings, model: str, rows: Iterator[HeldOutRow], run_id: str
     ) -> None:
         self._topic = topic_names(settings, model).requests
         self._servers = settings.kafka.bootstrap_servers
@@ -192,7 +192,7 @@ class Replay:
                 hint="is the broker up? modelwire doctor",
             )
 
-    def _send(self, row: HeldOut, at: datetime) -> None:
+    def _send(self, row: HeldOutRow, at: datetime) -> None:
         request = Request(f"{self._run_id}-{self.sent}", msgspec.Raw(row.inputs), at)
         value = msgspec.json.encode(request)
         while True:

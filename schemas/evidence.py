@@ -110,8 +110,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     calibrated_on: tuple[str, ...] = ()
 
 
-class Backtest(msgspec.Struct, frozen=True):
-    """What the candidates scored over all folds, which was ``chosen``, and each fold, the newest first.
+class BacktestRecord(msgspec.Struct, frozen=True):
+    """What each contender scored over all folds, which was ``chosen``, and each fold, the newest first.
 
     An interval of a fold has quantiles learned on the folds before it, so the oldest has none.
     """
@@ -183,7 +183,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...]
     unit_share: float | None = None
     holdout: Examined | None = None
-    backtest: Backtest
+    backtest: BacktestRecord
     importance: Importance | None = None
     leakage: Leakage | None = None
     notes: tuple[str, ...] = ()

@@ -77,7 +77,7 @@ class Parity(msgspec.Struct, frozen=True):
     cases: dict[str, int] = {}
 
 
-class Pin(msgspec.Struct, frozen=True):
+class PinRecord(msgspec.Struct, frozen=True):
     """What a data version control system (DVC) said of a source: its MD5, and the pin's file name.
 
     Where a folder that holds the source is pinned, it is the folder's MD5, which ends in ``.dir``.
@@ -99,10 +99,10 @@ class Source(msgspec.Struct, frozen=True):
     size: int
     licence: str = ""
     attribution: str = ""
-    pin: Pin | None = None
+    pin: PinRecord | None = None
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+class RecipeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a training decided, enough to make the tables of the same regressor anew.
 
     ``chosen`` is what won the backtest, ``loss`` what the regressor learned, the half-lives (days) and
@@ -136,7 +136,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     python: str
     git_commit: str = ""
-    recipe: Recipe | None = None
+    recipe: RecipeRecord | None = None
     parent: str = ""
 
 

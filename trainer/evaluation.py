@@ -38,7 +38,7 @@ class Baseline(StrEnum):
 
 
 BASE = "structural-base"
-"""The base alone, as a predictor and as a candidate."""
+"""The base alone, as a predictor and as a contender."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Evidence: what the holdout and the backtest say of a training, in the form that a bundle keeps.
 
 1. Everything is scored on open days. The predictors are the model, the structural base alone, the
-   baselines and the references; those of a fold are also its other candidates.
+   baselines and the references; those of a fold are also its other contenders.
 2. The holdout is scored by the answers that the caller hands in: those of the exported graph, where
    there is one, so that the evidence is of what is released.
 3. The intervals of a fold are made with quantiles from the folds before it, as those of the forecaster
@@ -19,7 +19,7 @@ import numpy as np
 
 from schemas.evidence import (
     MODEL,
-    Backtest,
+    BacktestRecord,
     Evidence,
     Examined,
     Group,
@@ -123,9 +123,9 @@ def _base(forecaster: Forecaster, held: HeldOut) -> Floats:
     return alone
 
 
-def _backtest(panel: Panel, trained: Trained, slices: Sequence[str]) -> Backtest:
+def _backtest(panel: Panel, trained: Trained, slices: Sequence[str]) -> BacktestRecord:
     chosen, folds = trained.backtest.chosen, trained.backtest.folds
-    return Backtest(
+    return BacktestRecord(
         chosen=chosen,
         scores=_over_folds(folds, chosen),
         folds=tuple(
@@ -152,7 +152,7 @@ def _fold(
 
 
 def _predictions(fold: Fold, chosen: str) -> dict[str, Floats]:
-    """The model first, then the candidates that were not chosen; the base alone is always there."""
+    """The model first, then the contenders that were not chosen; the base alone is always there."""
     others = {
         name: each.sales for name, each in fold.answers.items() if name != chosen or name == BASE
     }

@@ -54,7 +54,7 @@ from trainer.card_page import page_of_text
 from trainer.contract_file import WrittenContract
 from trainer.foreign_card import model_card
 from trainer.foreign_evidence import evidence_of_golden
-from trainer.foreign_golden import Golden, choose_golden, spread
+from trainer.foreign_golden import Golden, choose_golden, evenly
 from trainer.golden_data import GoldenData
 from trainer.signature import Signature, signature_of
 
@@ -184,7 +184,7 @@ def _answers(version: LoadedVersion, data: GoldenData) -> list[OutputRow]:
 
 
 def _check_batches(version: LoadedVersion, data: GoldenData, answers: list[OutputRow]) -> None:
-    chosen = spread(len(data.rows), ROWS_IN_OTHER_BATCHES)
+    chosen = evenly(len(data.rows), ROWS_IN_OTHER_BATCHES)
     for size in OTHER_BATCHES:
         for begin in range(0, len(chosen), size):
             batch = chosen[begin : begin + size]

@@ -52,7 +52,7 @@ def choose_golden(contract: Contract, data: GoldenData, answers: Sequence[Output
         else:
             unexercised.append(branch.name)
     chosen.update(dict.fromkeys(_extremes(contract, data.inputs)))
-    for index in spread(len(data.inputs), GOLDEN_ROWS):
+    for index in evenly(len(data.inputs), GOLDEN_ROWS):
         if len(chosen) >= GOLDEN_ROWS:
             break
         chosen[index] = None
@@ -114,7 +114,7 @@ def _extremes(contract: Contract, inputs: Sequence[Inputs]) -> Iterator[int]:
                 yield held[values.index(max(values))]
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly(count: int, most: int) -> list[int]:
     """At most ``most`` places of ``count``, evenly apart, the first and the last among them."""
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most)).tolist()})
 

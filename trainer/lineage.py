@@ -5,8 +5,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from schemas.manifest import Lineage, Pin, Source
-from schemas.manifest import Recipe as RecipeRecord
+from schemas.manifest import Lineage, PinRecord, RecipeRecord, Source
 from trainer.dataset import Dataset, DatasetFile
 from trainer.estimator import Fitted
 from trainer.panel import day_of
@@ -59,7 +58,7 @@ def _source(file: SourceFile, dataset: Dataset) -> Source:
         size=file.size,
         licence=dataset.licence,
         attribution=dataset.attribution,
-        pin=None if file.pin is None else Pin(file.pin.md5, file.pin_name),
+        pin=None if file.pin is None else PinRecord(file.pin.md5, file.pin_name),
     )
 
 

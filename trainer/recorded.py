@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import NotFound, UsageProblem
-from schemas.manifest import Lineage, Manifest, Recipe
+from schemas.manifest import Lineage, Manifest, RecipeRecord
 from trainer.dataset import Dataset, DatasetFile, parse_dataset, shipped_datasets
 from trainer.sources import files_at
 
 
-def recipe_and_lineage(digest: str, manifest: Manifest) -> tuple[Recipe, Lineage]:
+def recipe_and_lineage(digest: str, manifest: Manifest) -> tuple[RecipeRecord, Lineage]:
     """What is needed to make a bundle again. Raises UsageProblem where it does not say so much."""
     lineage = manifest.lineage
     if lineage is None or lineage.recipe is None or not lineage.config:

@@ -24,8 +24,7 @@ from adapters.bundles import read_file, read_manifest
 from adapters.object_store import ObjectStore, S3Settings
 from schemas.contract import Contract
 from schemas.errors import UsageProblem
-from schemas.manifest import MODEL_NAME, Lineage, Manifest
-from schemas.manifest import Recipe as RecipeRecord
+from schemas.manifest import MODEL_NAME, Lineage, Manifest, RecipeRecord
 from trainer.bundle import Bundle, assemble, contract_of, read_aloud
 from trainer.dataset import Dataset, DatasetFile, parse_dataset
 from trainer.estimator import Loss, Preset, Recipe, refresh

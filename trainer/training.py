@@ -63,7 +63,7 @@ a ridge regression alone."""
 
 @dataclass(frozen=True)
 class Fold:
-    """One origin of the backtest: what was held out after it, and each candidate's answers."""
+    """One origin of the backtest: what was held out after it, and each contender's answers."""
 
     origin_day: int
     held: HeldOut
@@ -79,9 +79,9 @@ class Backtest:
     folds: tuple[Fold, ...]
     chosen: str
 
-    def score(self, candidate: str) -> dict[str, float]:
-        """A candidate's metrics over the open days of all folds."""
-        rows = [(fold.held, fold.answers[candidate].sales) for fold in self.folds]
+    def score(self, contender: str) -> dict[str, float]:
+        """A contender's metrics over the open days of all folds."""
+        rows = [(fold.held, fold.answers[contender].sales) for fold in self.folds]
         return scores(
             np.concatenate([held.actual[held.opened] for held, _ in rows]),
             np.concatenate([sales[held.opened] for held, sales in rows]),
@@ -115,17 +115,17 @@ def develop(
     for origin in fold_origins(panel):
         progress(f"backtest: training up to {_day(panel, origin)}")
         pace = choose_pace(as_of(panel, origin))
-        fold, forecasters = _fold(panel, origin, _candidates(preset, choice, pace, seed))
+        fold, forecasters = _fold(panel, origin, _contenders(preset, choice, pace, seed))
         folds.append(fold)
         newest = newest or forecasters
-    candidates = _candidates(preset, choice, choose_pace(panel), seed)
-    backtest = Backtest(tuple(folds), _choose(tuple(folds), candidates, choice))
+    contenders = _contenders(preset, choice, choose_pace(panel), seed)
+    backtest = Backtest(tuple(folds), _choose(tuple(folds), contenders, choice))
     progress(f"training {backtest.chosen} on {panel.keys.series:,} series")
-    fitted = fit(panel, candidates[backtest.chosen])
+    fitted = fit(panel, contenders[backtest.chosen])
     if fitted.regressor is None and backtest.chosen != ALONE:
         progress(f"no open day teaches {backtest.chosen}: publishing {ALONE}")
         backtest = replace(backtest, chosen=ALONE)
-        fitted = fit(panel, candidates[ALONE])
+        fitted = fit(panel, contenders[ALONE])
     left = residuals_of(calibrating(backtest.folds, panel.horizon), backtest.chosen)
     quantiles = conformal(left.values, left.steps, panel.horizon)
     spread = Spread(scale_of(fitted.past), quantiles)
@@ -180,7 +180,7 @@ def _opens(panel: Panel, origin: int) -> bool:
     return panel.closed is None or not panel.closed[:, origin + 1 : last + 1].all()
 
 
-def _candidates(preset: Preset, choice: LossChoice, pace: Pace, seed: int) -> dict[str, Recipe]:
+def _contenders(preset: Preset, choice: LossChoice, pace: Pace, seed: int) -> dict[str, Recipe]:
     if preset is Preset.PLAIN:
         return {RIDGE: Recipe(preset, Loss.LOG1P, pace, seed)}
     found = {ALONE: Recipe(preset, Loss.LOG1P, pace, seed, corrected=False)}
@@ -192,12 +192,12 @@ def _candidates(preset: Preset, choice: LossChoice, pace: Pace, seed: int) -> di
 
 
 def _fold(
-    panel: Panel, origin: int, candidates: Mapping[str, Recipe]
+    panel: Panel, origin: int, contenders: Mapping[str, Recipe]
 ) -> tuple[Fold, Mapping[str, Forecaster]]:
-    """A fold, and each candidate as it was trained for it."""
+    """A fold, and each contender as it was trained for it."""
     earlier = as_of(panel, origin)
     held = held_out(earlier, panel.cutoff)
-    fitted = {name: fit(earlier, recipe) for name, recipe in candidates.items()}
+    fitted = {name: fit(earlier, recipe) for name, recipe in contenders.items()}
     forecasters = {name: _neutral(each) for name, each in fitted.items()}
     answers = {name: each.predict(held.requests) for name, each in forecasters.items()}
     scale = scale_of(next(iter(fitted.values())).past)[held.series].astype(np.float64)
@@ -211,17 +211,17 @@ def _neutral(fitted: Fitted) -> Forecaster:
     return fitted.forecaster(flat)
 
 
-def _choose(folds: Sequence[Fold], candidates: Mapping[str, Recipe], choice: LossChoice) -> str:
+def _choose(folds: Sequence[Fold], contenders: Mapping[str, Recipe], choice: LossChoice) -> str:
     backtest = Backtest(tuple(folds), "")
-    by_volume = choice is LossChoice.COUNT and COUNTS in candidates
+    by_volume = choice is LossChoice.COUNT and COUNTS in contenders
     if not folds:
-        return COUNTS if by_volume else next(iter(candidates))
+        return COUNTS if by_volume else next(iter(contenders))
     if by_volume:
-        return min(candidates, key=lambda name: _volume_error(backtest.score(name)))
-    if choice is LossChoice.AUTO and COUNTS in candidates:
+        return min(contenders, key=lambda name: _volume_error(backtest.score(name)))
+    if choice is LossChoice.AUTO and COUNTS in contenders:
         log = min((ALONE, TREES), key=lambda name: backtest.score(name)["rmsle"])
         return min((log, COUNTS), key=lambda name: backtest.score(name).get("wape", np.inf))
-    return min(candidates, key=lambda name: backtest.score(name)["rmsle"])
+    return min(contenders, key=lambda name: backtest.score(name)["rmsle"])
 
 
 def _volume_error(metrics: Mapping[str, float]) -> float:
@@ -235,7 +235,7 @@ def calibrating(folds: Sequence[Fold], horizon: int) -> Sequence[Fold]:
 
 
 def residuals_of(folds: Sequence[Fold], chosen: str) -> Residuals:
-    """What a candidate left on the open days of folds, in scales of each series."""
+    """What a contender left on the open days of folds, in scales of each series."""
     left, steps = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
     for fold in folds:
         held, opened = fold.held, fold.held.opened

@@ -21,7 +21,7 @@ from audit.kept import Kept
 from deployment.routing import bucket
 from deployment.state import Deployment
 from schemas.answer_file import Kind, Record
-from schemas.evidence import Backtest, Evidence, Examined, Group, Scores, Slice, SliceKind
+from schemas.evidence import BacktestRecord, Evidence, Examined, Group, Scores, Slice, SliceKind
 from schemas.forecast import Forecast, Source, Variant
 from schemas.manifest import Lineage
 from schemas.manifest import Source as Read
@@ -55,7 +55,7 @@ def evidence(*slices: Slice) -> Evidence:
         steps=(),
         slices=slices,
     )
-    none = Backtest(chosen="trees", scores={}, folds=())
+    none = BacktestRecord(chosen="trees", scores={}, folds=())
     return Evidence(
         preset="full", loss="log", series=3, features=(), holdout=holdout, backtest=none
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from modelwire.ask import request_of, typed_inputs
-from modelwire.replay import HeldOut, endless, held_out_rows, series_key, utc_now
+from modelwire.replay import HeldOutRow, endless, held_out_rows, series_key, utc_now
 from schemas.codec import compile_inputs
 from schemas.contract import (
     Binding,
@@ -139,7 +139,7 @@ def test_held_out_rows_become_inputs_that_the_contract_reads() -> None:
         ),
         SHOP,
     )
-    assert rows[0] == HeldOut(b"UK|a", b'{"store":"UK","item":"a","day":"2011-12-01"}', 2.0)
+    assert rows[0] == HeldOutRow(b"UK|a", b'{"store":"UK","item":"a","day":"2011-12-01"}', 2.0)
     decode = compile_inputs(SHOP)
     assert [decode(row.inputs).item for row in rows] == ["a", "b"]
 
@@ -152,7 +152,7 @@ def test_a_holdout_that_lacks_a_field_is_refused() -> None:
 
 def test_the_replay_passes_over_every_row_before_it_repeats_one() -> None:
     """Passes are complete, shuffled, not all alike, and the seed decides them."""
-    rows = [HeldOut(b"k", str(number).encode(), 0.0) for number in range(50)]
+    rows = [HeldOutRow(b"k", str(number).encode(), 0.0) for number in range(50)]
     first, second = (list(islice(endless(rows, seed=7), 100)) for _ in range(2))
     assert first == second
     assert sorted(first[:50], key=lambda row: int(row.inputs)) == rows

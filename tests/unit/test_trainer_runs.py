@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from adapters.bundles import write_bundle
 from adapters.object_store import ObjectStore, open_store
 from schemas.errors import NotFound, UsageProblem
-from schemas.manifest import Holdout, Lineage, Recipe, Source, digest_of
+from schemas.manifest import Holdout, Lineage, RecipeRecord, Source, digest_of
 from tests.bundles import make_bundle
 from trainer.runs import compare_runs, list_runs
 from trainer.runs_cli import runs
@@ -34,7 +34,7 @@ def lineage(**changes: Any) -> Lineage:
         cutoff="2024-03-30",
         packages={"numpy": "2.1", "onnx": "1.19"},
         python="3.11.7",
-        recipe=Recipe(
+        recipe=RecipeRecord(
             chosen="trees",
             loss="log1p",
             effect_half_life=28.0,
@@ -183,7 +183,7 @@ def test_of_long_lists_only_the_difference_is_shown(store: ObjectStore) -> None:
     assert "feature-3" in call(store, "compare", *digests, "-o", "json")
 
 
-def replaced(**changes: Any) -> Recipe:
+def replaced(**changes: Any) -> RecipeRecord:
     recipe = lineage().recipe
     assert recipe is not None
     return msgspec.structs.replace(recipe, **changes)

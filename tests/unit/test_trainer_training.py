@@ -274,7 +274,7 @@ def fold_of(answers: Mapping[str, Floats], actual: Floats) -> Fold:
 ACTUAL = np.array([10.0, 20.0, 0.0, 40.0])
 
 
-def candidates(*names: str) -> dict[str, Recipe]:
+def contenders(*names: str) -> dict[str, Recipe]:
     return dict.fromkeys(names, recipe_of())
 
 
@@ -284,7 +284,7 @@ def candidates(*names: str) -> dict[str, Recipe]:
 def test_trees_are_published_only_if_they_win(base: float, trees: float, winner: str) -> None:
     """By RMSLE over all folds; a draw is the simpler model's."""
     folds = [fold_of({ALONE: ACTUAL * base, TREES: ACTUAL * trees}, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, TREES), LossChoice.LOG1P) == winner
+    assert _choose(folds, contenders(ALONE, TREES), LossChoice.LOG1P) == winner
 
 
 def test_folds_decide_together() -> None:
@@ -293,7 +293,7 @@ def test_folds_decide_together() -> None:
         fold_of({ALONE: ACTUAL * 1.2, TREES: ACTUAL * 1.1}, ACTUAL),
         fold_of({ALONE: ACTUAL * 1.2, TREES: ACTUAL * 2.0}, ACTUAL),
     ]
-    assert _choose(folds, candidates(ALONE, TREES), LossChoice.LOG1P) == ALONE
+    assert _choose(folds, contenders(ALONE, TREES), LossChoice.LOG1P) == ALONE
     assert Backtest(tuple(folds), ALONE).score(ALONE)["wape"] == pytest.approx(0.2)
 
 
@@ -302,7 +302,7 @@ def test_auto_takes_the_loss_with_the_smaller_wape(counts: float, winner: str) -
     """Volume is what the count loss is for, so volume decides."""
     answers = {ALONE: ACTUAL * 1.4, TREES: ACTUAL * 1.2, COUNTS: ACTUAL * counts}
     folds = [fold_of(answers, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, TREES, COUNTS), LossChoice.AUTO) == winner
+    assert _choose(folds, contenders(ALONE, TREES, COUNTS), LossChoice.AUTO) == winner
 
 
 @pytest.mark.parametrize(
@@ -319,17 +319,17 @@ def test_counts_are_published_only_if_they_win_on_volume(
 ) -> None:
     """By WAPE and bias together, though the base alone may have the smaller RMSLE or WAPE."""
     folds = [fold_of({ALONE: base, COUNTS: counts}, ACTUAL)]
-    assert _choose(folds, candidates(ALONE, COUNTS), LossChoice.COUNT) == winner
+    assert _choose(folds, contenders(ALONE, COUNTS), LossChoice.COUNT) == winner
 
 
 def test_count_is_taken_where_nothing_can_be_tested() -> None:
     """It was asked for."""
-    assert _choose([], candidates(ALONE, COUNTS), LossChoice.COUNT) == COUNTS
+    assert _choose([], contenders(ALONE, COUNTS), LossChoice.COUNT) == COUNTS
 
 
 def test_panel_without_a_fold_gets_the_base() -> None:
     """Trees that won nothing are not published."""
-    assert _choose([], candidates(ALONE, TREES), LossChoice.LOG1P) == ALONE
+    assert _choose([], contenders(ALONE, TREES), LossChoice.LOG1P) == ALONE
 
 
 def test_count_loss_keeps_the_volume() -> None:
