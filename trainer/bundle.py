@@ -49,6 +49,7 @@ from schemas.manifest import (
 from trainer.card import Subject, model_card
 from trainer.card_page import card_page
 from trainer.dataset import (
+    HOLDOUT_COLUMNS,
     IN_HORIZON,
     KNOWN_SERIES,
     SALES,
@@ -377,8 +378,7 @@ def _holdout_rows(
         is_number = name in forecaster.numbers
         cells = values.astype(np.float64) if is_number else np.nan_to_num(values) > 0.5
         columns[name] = pa.array(cells, mask=np.isnan(values))
-    columns["actual"] = pa.array(held.actual)
-    columns["prediction"] = pa.array(graph.sales)
+    columns |= zip(HOLDOUT_COLUMNS, (pa.array(held.actual), pa.array(graph.sales)), strict=True)
     buffer = BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()

@@ -36,6 +36,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
+from schemas.evidence import BASELINES, MODEL
 from trainer.stray_settings import Settings, stray_settings, without
 from trainer.toml_lines import Key, line_of, parse_toml
 from trainer.toml_problems import NAME_RULE, AtKey, problems_by_key, read_toml_text, said_of
@@ -43,7 +44,11 @@ from trainer.toml_problems import NAME_RULE, AtKey, problems_by_key, read_toml_t
 SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
 KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
 OUTPUTS = (SALES, SALES_P10, SALES_P90, KNOWN_SERIES, IN_HORIZON)
-"""What every model of a panel answers; no field of a request can have such a name."""
+HOLDOUT_COLUMNS = ("actual", "prediction")
+"""What every model of a panel answers, and columns of its held-out rows: no field can be called so."""
+
+PREDICTORS = (MODEL, "structural-base", "trees", "trees-count", "ridge")
+"""What the scores call a model and its contenders; a reference, like a baseline's, has another name."""
 
 
 def _listed(value: object) -> object:
@@ -197,8 +202,18 @@ class Dataset(BaseModel):
         for name in [value] if isinstance(value, str) else value:
             if not re.match(NAME_PATTERN, name):
                 raise ValueError(f"names a field {name!r}; the name of a field {NAME_RULE}")
-            if name in OUTPUTS:
-                raise ValueError(f"names a field {name!r}, which is the name of an output")
+            if name in (*OUTPUTS, *HOLDOUT_COLUMNS):
+                raise ValueError(f"names a field {name!r}, which is a name of the bundle's own")
+        return value
+
+    @field_validator("references")
+    @classmethod
+    def _can_be_predictors(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name in PREDICTORS or name.startswith(BASELINES):
+                raise ValueError(
+                    f"calls a prediction {name!r}, as the scores call one of their own"
+                )
         return value
 
     @model_validator(mode="after")
@@ -361,9 +376,8 @@ def parse_dataset(path: Path, text: str) -> Dataset:
         )
         lines += [_describe(path, text, tree, key, of_key) for key, of_key in found.items()]
     if lines:
-        raise UsageProblem(
-            "\n".join(lines), hint=f"compare it with {shipped_datasets() / 'online_retail.toml'}"
-        )
+        like = shipped_datasets() / "online_retail.toml"
+        raise UsageProblem("\n".join(lines), hint=f"compare it with {like}")
     return dataset
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import NotFound, UsageProblem
+from schemas.evidence import BASELINES, MODEL
 from tests.unit.panel_reading import FEW
 from tests.unit.trainer_panels import CONFIG
 from trainer.dataset import (
+    PREDICTORS,
     Dataset,
     Duplicates,
     LossChoice,
@@ -15,6 +17,8 @@ from trainer.dataset import (
     load_dataset,
     shipped_datasets,
 )
+from trainer.evaluation import Baseline
+from trainer.training import ALONE, COUNTS, RIDGE, TREES
 
 
 def write(folder: Path, text: str) -> Path:
@@ -185,6 +189,9 @@ value = "visits"
         ("[covariates]\npromotion", "[covariates]\nshop", ":19: covariates.shop is column 'shop', which"),
         ("[covariates]\npromotion", "[covariates]\nsales_p10", ":18: covariates names a field 'sales_p"),
         ("horizon = 14", 'horizon = 14\nclosed = "shop"', ":10: closed names 'shop', which is no covari"),
+        ("[covariates]\npromotion", "[covariates]\nactual", ":18: covariates names a field 'actual'"),
+        ("horizon = 14", 'horizon = 14\nreferences = {model = "r"}', ":10: references calls a predicti"),
+        ("horizon = 14", 'horizon = 14\nreferences = {lag-7 = "r"}', ":10: references calls a predicti"),
         ("horizon = 14", 'horizon = 14\nslices = ["state"]', ":10: slices names 'state', which is no ke"),
         ("horizon = 14", "horizon = 14\nweights = {state = 2}", ":10: weights.state names 'state', whic"),
         ("horizon = 14", "horizon = 14\nweights = {city = -2}", ":10: weights.city is -2; it must be mo"),
@@ -207,6 +214,12 @@ def test_wrong_extras_are_named(tmp_path: Path, old: str, new: str, expected: st
     """Covariates, side tables and what refers to them are checked against each other."""
     assert old in EXTRAS
     assert expected in problem_of(write(tmp_path, EXTRAS.replace(old, new, 1)))
+
+
+def test_no_reference_takes_the_place_of_a_predictor() -> None:
+    """Its scores would stand where those of the model, a contender or a baseline belong."""
+    assert set(PREDICTORS) == {MODEL, ALONE, TREES, COUNTS, RIDGE}
+    assert all(each.startswith(BASELINES) for each in Baseline)
 
 
 def test_right_extras_are_taken(tmp_path: Path) -> None:
