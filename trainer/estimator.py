@@ -1,25 +1,22 @@
-"""The estimator: training rows from many past origins, and the forecaster that comes of them.
+"""The estimator: what is learned from rows of many past origins, and the forecaster that comes of it.
 
 Rules:
 
-1. A training row has an origin, a series and a target day: its features are as of the origin, its
-   target lies after the origin and **at or before the cutoff**. Nothing later is read. Closed days are
-   no targets; where no day is left, there is no regressor, and the structural base stands alone.
+1. What is learned from are the rows of ``trainer.training_rows``, which end with the cutoff. Where no
+   open day is left, there is no regressor, and the structural base stands alone.
 2. With the loss ``log1p`` the regressor learns ``log1p(units)`` less the structural base, with squared
    loss; with ``count`` it learns units, with Poisson loss, whose graph needs an exponential of its own
    (``trainer.graph``). Features are cast to float32 first: the path that converts without a difference.
-3. A share of the rows stands for keys that training does not know: such a row is answered from a
-   cold row, so that unknown keys at serving time are nothing new to the regressor.
-4. Rows are sampled to a budget by a seeded generator: same panel, same seed, same forecaster.
-5. What was learned is rounded to numbers that add up exactly (``trainer.sums``).
-6. A number that no training row has a value of teaches nothing: the regressor splits nowhere on it, and
+3. Rows are sampled to a budget: same panel, same seed, same forecaster.
+4. What was learned is rounded to numbers that add up exactly (``trainer.sums``).
+5. A number that no training row has a value of teaches nothing: the regressor splits nowhere on it, and
    answers as if a request left it out.
 
 ``Forecaster.predict`` is the Python pipeline from raw request fields to answers. It is what the
 graph is compared with (``trainer.parity``) and what golden vectors are made of.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -30,43 +27,38 @@ from sklearn.linear_model import Ridge
 
 from schemas.errors import ModelwireError
 from trainer.history import (
-    SERIES,
-    STEP,
-    WEEKDAY,
     Lookup,
     axis_sizes,
     feature_names,
-    flag_axis,
     full_lookups,
     gather,
-    key_axis,
     merged,
     plain_lookups,
 )
 from trainer.keys import Float32s, Floats, Ints, Keys
 from trainer.outlook import Outlook, fit_outlook
-from trainer.panel import CovariateKind, Panel, weekday
+from trainer.panel import Panel, weekday
 from trainer.past import Demand, Past
 from trainer.requests import Forecasts, Requests
-from trainer.season import LEAST_DAYS, LEAST_PANEL
 from trainer.spread import Spread
 from trainer.structural import Pace
 from trainer.sums import make_exact
-
-MIN_PAST = 14
-"""Fewest days before an origin."""
-
-SHORT_PAST, LONG_PAST = 182, 730
-"""Days of a panel up to which, and from which on, it counts as short, or as long."""
+from trainer.training_rows import (
+    SHORT_PAST,
+    as_flag,
+    flags_of,
+    numbers_of,
+    pairs,
+    positions_on_axes,
+    sample,
+    training_origins,
+)
 
 ROW_BUDGET = 450_000
 """Training rows. On the excerpt of Favorita 250,000 are worse by .006 RMSLE."""
 
 SPARSE_ROW_BUDGET = 150_000
 """Training rows of a sparse panel: 400,000 give the same error (UCI: RMSLE .830 to .832)."""
-
-COLD_SHARE = 0.05
-"""Share of training rows that stand for unknown keys."""
 
 SPARSE = 0.5
 """Share of days without a sale from which on a panel is sparse."""
@@ -174,7 +166,7 @@ class Forecaster:
         self, requests: Requests, codes: Ints, rows: Ints, near: Ints
     ) -> tuple[Float32s, Float32s]:
         flags = {name: as_flag(requests.covariates[name]) for name in self.flags}
-        positions = _positions(self.keys, codes, rows, weekday(requests.days), near, flags)
+        positions = positions_on_axes(self.keys, codes, rows, weekday(requests.days), near, flags)
         sizes = axis_sizes(self.keys, self.horizon, self.flags)
         numbers = [requests.covariates[name] for name in self.reads]
         return gather(self.lookups, positions, sizes, numbers)
@@ -194,11 +186,6 @@ def learned_logs(
     if loss is Loss.COUNT:
         return np.log1p(found)
     return np.maximum(base + found, 0.0)
-
-
-def as_flag(values: Float32s) -> Ints:
-    """A flag covariate as 0 or 1; what is missing is 0."""
-    return (np.nan_to_num(values) > 0.5).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -221,8 +208,8 @@ class Fitted:
             keys=self.panel.keys,
             cutoff_day=self.panel.cutoff_day,
             horizon=self.panel.horizon,
-            flags=_flags(self.panel),
-            numbers=_numbers(self.panel),
+            flags=flags_of(self.panel),
+            numbers=numbers_of(self.panel),
             reads=_read(self.panel, self.recipe),
             closed=self.panel.closed_by,
             lookups=self.lookups,
@@ -269,14 +256,14 @@ def _fit_regressor(
     sparse = is_sparse(panel)
     budget = budget or (SPARSE_ROW_BUDGET if sparse else ROW_BUDGET)
     generator = np.random.default_rng(recipe.seed)
-    sizes = axis_sizes(panel.keys, panel.horizon, _flags(panel))
+    sizes = axis_sizes(panel.keys, panel.horizon, flags_of(panel))
     origins = tuple(origins)
-    share = min(1.0, budget / sum(_pairs(panel, origin) for origin in origins))
+    share = min(1.0, budget / sum(pairs(panel, origin) for origin in origins))
     features: list[Float32s] = []
     targets: list[Floats] = []
     weights: list[Floats] = []
     for origin in origins:
-        rows = _sample(panel, origin, share, generator, _read(panel, recipe))
+        rows = sample(panel, origin, share, generator, _read(panel, recipe))
         lookups = lookups_of(Past.of(demand, origin, recipe.pace), outlook, recipe)
         gathered, base = gather(lookups, rows.positions, sizes, rows.numbers)
         features.append(gathered)
@@ -339,103 +326,8 @@ def _regressor(recipe: Recipe, sparse: bool) -> Trainable:
     return boosted
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """N training rows of one origin: positions on every axis, number covariates, units and weights."""
-
-    positions: dict[str, Ints]
-    numbers: list[Float32s]
-    units: Floats
-    weights: Floats
-
-
-def training_origins(panel: Panel) -> list[int]:
-    """Columns, the newest first. With a short past every other day teaches; with a longer one days a
-    week apart do, each followed by the same weekdays; with years of it those of a year. Where the
-    panel has a season, each has days enough before it for one.
-
-    Where they would not reach back two horizons, they lie more weeks apart: a step ahead that no origin
-    has a day for would never be learned."""
-    known = panel.cutoff + 1
-    if known < SHORT_PAST:
-        return list(range(panel.cutoff - 1, min(MIN_PAST, panel.cutoff) - 2, -2))
-    step, most = (7, 16) if known < LONG_PAST else (14, 26)
-    oldest = LEAST_DAYS - 1 if known >= LEAST_PANEL else MIN_PAST - 1
-    newest = panel.cutoff - 7
-    wanted = min(2 * panel.horizon - 7, newest - oldest)
-    step = max(step, 7 * -(-wanted // (7 * (most - 1))))
-    return [origin for origin in range(newest, newest - step * most, -step) if origin >= oldest]
-
-
-def _pairs(panel: Panel, origin: int) -> int:
-    return panel.keys.series * min(panel.horizon, panel.cutoff - origin)
-
-
-def _sample(
-    panel: Panel, origin: int, share: float, generator: np.random.Generator, read: tuple[str, ...]
-) -> _Rows:
-    """A share of the pairs of a series and an open target day that follow an origin, with the numbers
-    that are ``read``."""
-    last = min(origin + panel.horizon, panel.cutoff)
-    days = last - origin
-    chosen = np.flatnonzero(generator.random(panel.keys.series * days) < share)
-    series, columns = chosen // days, origin + 1 + chosen % days
-    if panel.closed is not None:
-        opened = ~panel.closed[series, columns]
-        series, columns = series[opened], columns[opened]
-    codes = panel.keys.codes[:, series]
-    rows = _with_cold(panel.keys, series, codes, generator)
-    given = {each.name: each.values[series, columns] for each in panel.covariates}
-    flags = {name: as_flag(given[name]) for name in _flags(panel)}
-    weekdays = panel.weekdays(columns)
-    return _Rows(
-        positions=_positions(panel.keys, codes, rows, weekdays, columns - origin, flags),
-        numbers=[given[name] for name in read],
-        units=panel.units[series, columns].astype(np.float64),
-        weights=np.ones(len(series)) if panel.weights is None else panel.weights[series],
-    )
-
-
-def _with_cold(keys: Keys, rows: Ints, codes: Ints, generator: np.random.Generator) -> Ints:
-    """Rows of which some became cold; ``codes`` is changed in place where a key became unknown.
-
-    A row that becomes cold loses one of its keys, or keeps them all in a combination that is new.
-    """
-    cold = np.flatnonzero(generator.random(len(rows)) < COLD_SHARE)
-    loses = generator.integers(len(keys.names) + 1, size=len(cold))
-    for key, size in enumerate(keys.sizes):
-        codes[key, cold[loses == key]] = size - 1
-    rows = rows.copy()
-    rows[cold] = keys.rows_of(codes[:, cold])
-    new = cold[loses == len(keys.names)]
-    last = len(keys.names) - 1
-    rows[new] = keys.cold_rows(last)[codes[last, new]]
-    return rows
-
-
-def _positions(
-    keys: Keys, codes: Ints, rows: Ints, weekdays: Ints, steps: Ints, flags: Mapping[str, Ints]
-) -> dict[str, Ints]:
-    """Positions on every axis; ``steps`` are days after the origin, from 1."""
-    by_key = {key_axis(name): codes[key] for key, name in enumerate(keys.names)}
-    by_flag = {flag_axis(name): values for name, values in flags.items()}
-    return {SERIES: rows, WEEKDAY: weekdays, STEP: steps - 1, **by_key, **by_flag}
-
-
-def _flags(panel: Panel) -> tuple[str, ...]:
-    return tuple(
-        each.name
-        for each in panel.covariates
-        if each.kind is CovariateKind.FLAG and each.name != panel.closed_by
-    )
-
-
-def _numbers(panel: Panel) -> tuple[str, ...]:
-    return tuple(each.name for each in panel.covariates if each.kind is CovariateKind.NUMBER)
-
-
 def _read(panel: Panel, recipe: Recipe) -> tuple[str, ...]:
-    return () if recipe.preset is Preset.PLAIN else _numbers(panel)
+    return () if recipe.preset is Preset.PLAIN else numbers_of(panel)
 
 
 def as_of(panel: Panel, origin: int) -> Panel:

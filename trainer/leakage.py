@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.evidence import Leakage, Unchanged
-from trainer.estimator import MIN_PAST, Fitted, Recipe, as_of, lookups_of, training_origins
+from trainer.estimator import Fitted, Recipe, as_of, lookups_of
 from trainer.evaluation import HeldOut, held_out
 from trainer.history import Lookup
 from trainer.keys import Float32s
@@ -33,6 +33,7 @@ from trainer.outlook import Outlook, fit_outlook
 from trainer.panel import Covariate, CovariateKind, Flags, Panel, Traffic, day_of
 from trainer.past import Demand, Past
 from trainer.spread import Spread, scale_of
+from trainer.training_rows import MIN_PAST, training_origins
 
 PROBES = 3
 """Earlier origins that tables are made at."""

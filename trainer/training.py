@@ -26,7 +26,6 @@ import numpy as np
 from trainer.calibration import Residuals
 from trainer.dataset import LossChoice
 from trainer.estimator import (
-    SHORT_PAST,
     Fitted,
     Forecaster,
     Loss,
@@ -42,6 +41,7 @@ from trainer.panel import Panel
 from trainer.requests import Forecasts
 from trainer.spread import Spread, conformal, scale_of
 from trainer.structural import PACES, Pace
+from trainer.training_rows import SHORT_PAST
 
 FOLDS = 2
 """Origins of the backtest, where there are days enough; with short horizons so many times the folds that

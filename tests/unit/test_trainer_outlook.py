@@ -8,11 +8,12 @@ import pytest
 
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of, scrambled_after
 from trainer.calendar import COLUMNS, calendar, local_holidays
-from trainer.estimator import fit, training_origins
+from trainer.estimator import fit
 from trainer.keys import Ints
 from trainer.outlook import Outlook, fit_outlook
 from trainer.panel import Holidays, Panel, number_of
 from trainer.traffic import LEAST_DAYS, fit_traffic
+from trainer.training_rows import training_origins
 
 
 def days(*dates: date) -> Ints:

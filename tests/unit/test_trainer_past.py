@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of, scrambled_after
-from trainer.estimator import _read, _sample, fit, training_origins
+from trainer.estimator import _read, fit
 from trainer.keys import Floats, Keys
 from trainer.panel import Covariate, CovariateKind, Panel
 from trainer.past import MAX_HISTORY, Demand, Past
 from trainer.structural import PACES
+from trainer.training_rows import sample, training_origins
 
 
 def one_series(units: list[float], closed: list[int] | None = None) -> Panel:
@@ -129,7 +130,7 @@ ROWS = panel_with(Facets(flag=True, number=True, closed=True, weights=True))
 def rows(panel: Panel, origin: int, seed: int) -> list[Any]:
     """Training rows of an origin, as bytes."""
     generator = np.random.default_rng(seed)
-    found = _sample(panel, origin, 0.7, generator, _read(panel, recipe_of()))
+    found = sample(panel, origin, 0.7, generator, _read(panel, recipe_of()))
     arrays: list[Any] = [
         *found.positions.values(),
         *found.numbers,
@@ -150,7 +151,7 @@ def test_training_rows_end_with_the_cutoff_and_skip_closed_days() -> None:
     """The last day before the cutoff teaches, no closed day does."""
     origin = ROWS.cutoff - 7
     generator = np.random.default_rng(0)
-    found = _sample(ROWS, origin, 1.0, generator, ("price",))
+    found = sample(ROWS, origin, 1.0, generator, ("price",))
     steps, weekdays = found.positions["step"], found.positions["weekday"]
     assert set(steps.tolist()) == set(range(7)) - {
         step for step in range(7) if ROWS.weekdays(np.array([origin + 1 + step]))[0] == 6

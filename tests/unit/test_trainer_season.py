@@ -9,7 +9,7 @@ from tests.unit.panel_reading import panel_of
 from tests.unit.trainer_panels import Facets, panel_with, recipe_of
 from trainer.chain import Design
 from trainer.dataset import LossChoice, load_dataset
-from trainer.estimator import Preset, fit, training_origins
+from trainer.estimator import Preset, fit
 from trainer.evaluation import held_out, scores
 from trainer.generator import generate
 from trainer.keys import Floats, Ints, Keys
@@ -18,6 +18,7 @@ from trainer.past import Demand, Past
 from trainer.season import HARMONICS, LEAST_DAYS, LEAST_PANEL, Season, fit_season
 from trainer.structural import PACES
 from trainer.training import develop
+from trainer.training_rows import training_origins
 
 FIRST = 17_000
 YEAR: Ints = np.arange(FIRST + 1_000, FIRST + 1_365)
