@@ -13,6 +13,7 @@ Rules:
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,7 +30,10 @@ from numpy.typing import NDArray
 from schemas.codec import DecodeInputs, Row, compile_inputs
 from schemas.contract import Contract, Field, FieldType
 from schemas.errors import ModelwireError, NotFound
-from schemas.rejection import Rejected
+from schemas.rejection import Reason, Rejected
+
+_PLACE = re.compile(r" - at `\$\.(\w+)`$")
+"""Where the decoder ends its sentence with the field that it is about."""
 
 Inputs = dict[str, Any]
 """The raw inputs of a request, as they are written in JSON."""
@@ -72,7 +76,7 @@ def read_golden_data(
     }
     inputs = list(_inputs(contract, columns, table.num_rows))
     decode = compile_inputs(contract)
-    rows = [_decoded(path, index, each, decode) for index, each in enumerate(inputs)]
+    rows = [_decoded(path, index, each, contract, decode) for index, each in enumerate(inputs)]
     names = [output.name for output in contract.outputs]
     expected = None
     if names[0] in table.column_names:
@@ -324,11 +328,37 @@ def _inputs(contract: Contract, columns: dict[str, list[Any]], count: int) -> It
         }
 
 
-def _decoded(path: Path, index: int, inputs: Inputs, decode: DecodeInputs) -> Row:
+def _decoded(
+    path: Path, index: int, inputs: Inputs, contract: Contract, decode: DecodeInputs
+) -> Row:
     try:
         return decode(msgspec.json.encode(inputs))
     except Rejected as rejected:
         raise ModelwireError(
-            f"{path}: row {index + 1} is no request of the contract: {rejected.detail}",
+            f"{path}: row {index + 1} is no request of the contract: "
+            f"{_in_words(rejected, inputs, contract)}",
             hint="mend the row, or correct the field's limits in the contract",
         ) from None
+
+
+def _in_words(rejected: Rejected, inputs: Inputs, contract: Contract) -> str:
+    """Why a row is no request. The decoder names Python's types and JSON's paths; a table has neither."""
+    place = _PLACE.search(rejected.detail)
+    field = next((each for each in contract.fields if place and each.name == place[1]), None)
+    if field is None:
+        return rejected.detail
+    value = inputs.get(field.name)
+    said = f"{field.name} is {msgspec.json.encode(value).decode()}"
+    match rejected.reason:
+        case Reason.OUT_OF_RANGE:
+            low = "any" if field.minimum is None else f"{field.minimum:g}"
+            high = "any" if field.maximum is None else f"{field.maximum:g}"
+            return f"{said}, outside of {low} … {high}"
+        case Reason.WRONG_LENGTH:
+            return f"{said}, of more than {field.max_length} characters"
+        case Reason.NOT_ALLOWED:
+            return f"{said}, none of {', '.join(map(str, (field.allowed or ())[:10]))}"
+        case Reason.NOT_A_DATE:
+            return f"{said}, no date such as 2017-08-16"
+        case _:
+            return f"{said}, which is no {field.type}"

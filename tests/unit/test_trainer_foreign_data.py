@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -138,8 +139,11 @@ def test_predictions_stand_under_the_names_of_outputs(tmp_path: Path) -> None:
         ({"price": [1.0, float("inf")]}, "row 2, price: it is infinite"),
         ({"day": [datetime(2017, 8, 1, 13)]}, "row 1, day: 2017-08-01 13:00:00 is not a day"),
         ({"day": [datetime(2017, 8, 1, tzinfo=UTC)]}, "is not a day: it has a time or a zone"),
-        ({"price": [1.0, -1.0]}, "row 2 is no request of the contract: Expected `float` >= 0.0"),
-        ({"store": ["a", "b", "abcde"]}, "row 3 is no request of the contract: Expected `str` of len"),
+        ({"price": [1.0, -1.0]}, "row 2 is no request of the contract: price is -1.0, outside of"),
+        ({"store": ["a", "b", "abcde"]}, "of the contract: store is \"abcde\", of more than 4 char"),
+        ({"price": [1e300]}, "price is beyond what float64 in a tensor of float32 can"),
+        ({"day": ["17.08.2017"]}, "of the contract: day is \"17.08.2017\", no date"),
+        ({"units": pa.array([2**63], pa.uint64())}, "units is beyond what int64 in a tensor"),
         ({"day": ["2017-08-17"]}, "row 1 is no request of the contract: day is 2017-08-17; this"),
         ({"sales": [1.0, NAN], "known": [1, 1]}, "row 2, sales: the prediction is nan or missing"),
         ({"sales": ["1"], "known": [1]}, "column sales is of string, and predictions are numbers"),
@@ -151,6 +155,15 @@ def test_what_cannot_be_used_is_told_by_column_and_row(
 ) -> None:
     """Never as a traceback, and never by leaving the row out."""
     assert said in problem(tmp_path, **columns)
+
+
+def test_a_value_that_is_not_allowed_is_told_with_those_that_are(tmp_path: Path) -> None:
+    """As a person says it: no types of Python, and no paths of JSON."""
+    allowed = field("units", FieldType.INT64, TensorType.INT64, allowed=(1, 2))
+    fields = tuple(allowed if each.name == "units" else each for each in CONTRACT.fields)
+    contract = msgspec.structs.replace(CONTRACT, fields=fields)
+    with pytest.raises(ModelwireError, match=r"of the contract: units is 3, none of 1, 2$"):
+        read_golden_data(write(tmp_path), contract)
 
 
 def test_a_csv_file_is_read_by_the_contract(tmp_path: Path) -> None:
