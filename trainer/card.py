@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from datetime import date
 
 from schemas.contract import Contract
-from schemas.evidence import BASELINES, MODEL, Effect, Evidence, Examined, Scores, Slice
+from schemas.evidence import (
+    BASELINES,
+    MODEL,
+    Effect,
+    Evidence,
+    Examined,
+    Quantile,
+    Scores,
+    Slice,
+    Step,
+)
 from schemas.manifest import Lineage, Parity
 from trainer.dataset import Dataset
 from trainer.estimator import Loss, Preset
@@ -20,6 +30,9 @@ from trainer.training import ALONE, LEAST_FOLD_PAST, LEAST_FOLD_TEST
 NOTHING = "–"
 MOST_GROUPS = 12
 """Groups of a slice that the Markdown shows; the page and ``evidence.json`` have all."""
+
+MOST_STEPS = 16
+"""Days ahead that the Markdown shows."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +296,10 @@ def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
     if remark := beaten_by(subject, examined):
         yield f"**{_md(remark)}**\n"
     yield from _scores("predictor", examined.scores)
-    yield f"\n{calibration_in_words(examined, subject.dataset.horizon)}"
+    yield from _days_ahead(examined.steps)
+    yield "\n### Calibration\n"
+    yield f"{calibration_in_words(examined, subject.dataset.horizon)}\n"
+    yield from _calibration(examined.calibration)
     for each in examined.slices:
         yield f"\n### By {_md(title_of(each))}\n"
         largest = sorted(each.groups, key=lambda group: -group.units)[:MOST_GROUPS]
@@ -296,6 +312,26 @@ def _goodness(subject: Subject, examined: Examined) -> Iterator[str]:
         yield from _scores(each.name, rows)
         if len(shown) < len(each.groups):
             yield f"\nThe {len(shown)} of {len(each.groups)} with the most units."
+
+
+def _days_ahead(steps: Sequence[Step]) -> Iterator[str]:
+    """At most ``MOST_STEPS`` of them, evenly apart, the first and the last among them."""
+    if len(steps) < 2:
+        return
+    last, count = len(steps) - 1, min(MOST_STEPS, len(steps))
+    shown = [steps[round(place * last / (count - 1))] for place in range(count)]
+    yield "\n### By days ahead\n"
+    rows = {str(each.step): each.scores[MODEL] for each in shown if MODEL in each.scores}
+    yield from _scores("days ahead", rows)
+
+
+def _calibration(quantiles: Sequence[Quantile]) -> Iterator[str]:
+    if quantiles:
+        rows = [
+            (f"{each.nominal:.0%}", f"{each.below:.1%}", f"{each.at_or_below:.1%}")
+            for each in quantiles
+        ]
+        yield from _table(("quantile", "actuals below it", "at or below it"), rows, right=2)
 
 
 def _scores(what: str, scores: Mapping[str, Scores]) -> Iterator[str]:

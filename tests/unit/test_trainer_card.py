@@ -189,6 +189,26 @@ def test_cards_tell_the_figures(
     assert "2 rows were summed" in card
 
 
+def test_markdown_tells_days_ahead_and_calibration_in_figures(
+    made: tuple[Subject, tuple[Example, ...]], card: str
+) -> None:
+    """The page has plots of them; of a long horizon the first day, the last and some between stand."""
+    examined = made[0].evidence.holdout
+    assert examined is not None
+    for step in (examined.steps[0], examined.steps[-1]):
+        assert f"| {step.step} | {step.scores['model'].rmsle:.4f} |" in card
+    for each in examined.calibration:
+        assert f"| {each.nominal:.0%} | {each.below:.1%} | {each.at_or_below:.1%} |" in card
+    long = msgspec.structs.replace(
+        examined,
+        steps=tuple(msgspec.structs.replace(examined.steps[0], step=n) for n in range(1, 101)),
+    )
+    told = model_card(with_evidence(made[0], holdout=long)).decode()
+    table = told[told.index("### By days ahead") : told.index("### Calibration")]
+    shown = [int(step) for step in re.findall(r"^\| (\d+) \|", table, re.M)]
+    assert (len(shown), shown[0], shown[-1]) == (16, 1, 100)
+
+
 def test_best_and_worst_are_what_they_say(
     made: tuple[Subject, tuple[Example, ...]],
 ) -> None:
