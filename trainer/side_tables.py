@@ -74,6 +74,12 @@ def read_traffic(
         ),
     )
     _refuse_contradictions(tables, table, 2)
+    negative = tables.rows("SELECT rowid, v2 FROM traffic WHERE v2 < 0 ORDER BY rowid LIMIT 1")
+    for row, value in negative:
+        raise ModelwireError(
+            f"{table.place(row)}, column {config.value!r} is negative: {value:g}",
+            hint="mend it, or drop the row: no traffic is 0",
+        )
     codes = positions_of(keys, config.key)
     rows = [
         (codes[value], day, number)

@@ -67,7 +67,7 @@ class TrafficForecaster:
 
 
 def fit_traffic(panel: Panel, until: int, seed: int) -> TrafficForecaster | None:
-    """What traffic up to day ``until`` (since 1970-01-01) teaches; None where it is too short."""
+    """What traffic up to day ``until`` (since 1970-01-01) teaches; None where it is too little."""
     traffic = panel.traffic
     least = max(LEAST_DAYS, 2 * WINDOW + panel.horizon + LEAST_ORIGIN_DAYS)
     if traffic is None or until - traffic.first_day + 1 < least:
@@ -83,6 +83,9 @@ def fit_traffic(panel: Panel, until: int, seed: int) -> TrafficForecaster | None
         known = np.isfinite(excess) & (excess > -1.5 * LIMIT)
         columns.append(_columns(traffic, panel, places, origin)[known])
         targets.append(excess[known])
+    target = np.concatenate(targets)
+    if not len(target):  # no day with traffic has four weeks of it before
+        return None
     regressor = HistGradientBoostingRegressor(
         max_iter=300,
         learning_rate=0.06,
@@ -94,7 +97,7 @@ def fit_traffic(panel: Panel, until: int, seed: int) -> TrafficForecaster | None
     )
     matrix = np.concatenate(columns)
     seen: Flags = np.any(np.isfinite(matrix), axis=0)
-    regressor.fit(matrix[:, seen], np.concatenate(targets).clip(-LIMIT, LIMIT))
+    regressor.fit(matrix[:, seen], target.clip(-LIMIT, LIMIT))
     return TrafficForecaster(traffic, panel, places, seen, regressor)
 
 

@@ -431,6 +431,12 @@ def test_traffic_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     assert "both are for shop 'shop-0', date 2024-01-01, and visits differs" in message
 
 
+def test_negative_traffic_is_refused(tmp_path: Path) -> None:
+    """Fewer customers than none are a mistake."""
+    message = problem_of(with_side_tables(tmp_path, visits={"visits": [70, -8]}))
+    assert message.endswith("visits.csv: line 3, column 'visits' is negative: -8")
+
+
 def test_traffic_with_an_absurd_date_is_refused(tmp_path: Path) -> None:
     """A table of a century is not made."""
     visits = {"date": ["1901-01-01", "2024-01-01"]}

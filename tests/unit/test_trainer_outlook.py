@@ -134,6 +134,17 @@ def test_traffic_that_is_too_short_is_not_used(busy: Panel) -> None:
     assert fit_traffic(replace(busy, traffic=None), busy.cutoff_day, 0) is None
 
 
+def test_traffic_with_hardly_a_day_is_not_used(busy: Panel) -> None:
+    """A table that begins early enough and has next to no rows: nothing can be learned from it."""
+    assert busy.traffic is not None
+    values = np.full_like(busy.traffic.values, np.nan)
+    values[:, [0, -1]] = 7.0
+    sparse = replace(busy, traffic=replace(busy.traffic, values=values))
+    assert fit_traffic(sparse, busy.cutoff_day, 0) is None
+    values[:, 100:160] = 7.0
+    assert fit_traffic(sparse, busy.cutoff_day, 0) is not None
+
+
 def test_excess_is_a_column_by_key_and_step(busy: Panel) -> None:
     """An unknown shop has the mean of all."""
     outlook: Outlook = fit_outlook(busy, busy.first_day + 30, 0)
