@@ -11,7 +11,8 @@ Metrics, over N rows with actual ``a``, prediction ``p`` in units, an interval `
 - ``coverage``: share of rows with ``l <= a <= h``.
 
 Baselines see what the model sees, the days up to the cutoff: ``lag-7`` answers the same weekday of the
-last week, ``mean-14-log`` and ``mean-28-log`` the mean of so many days on the log scale.
+last week, ``mean-14-log`` and ``mean-28-log`` the mean of so many days on the log scale. Predictions of
+others count as 0 where they are less, as trees of other tools give them: nothing less can be sold.
 """
 
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def held_out(panel: Panel, last: int | None = None) -> HeldOut:
         Baseline.MEAN_14_LOG.value: np.expm1(known[:, -14:].mean(axis=1))[series],
         Baseline.MEAN_28_LOG.value: np.expm1(known.mean(axis=1))[series],
         **{
-            name: values[series, columns].astype(np.float64)
+            name: np.maximum(values[series, columns].astype(np.float64), 0.0)
             for name, values in panel.references.items()
         },
     }

@@ -99,6 +99,16 @@ def test_a_reference_is_scored_where_it_is_there(panel: Panel, trained: Trained)
     assert "none" not in found.scores
 
 
+def test_a_reference_below_zero_counts_as_nothing(panel: Panel, trained: Trained) -> None:
+    """Trees of other tools give such predictions; there is no log of them, and no bundle with NaN."""
+    zeros = np.zeros_like(panel.references["other"])
+    held = held_out(replace(panel, references={"below": zeros - 5, "none": zeros}))
+    found = evidence_of(panel, trained, held, trained.forecaster.predict(held.requests), ()).holdout
+    assert found is not None
+    assert found.scores["below"] == found.scores["none"]
+    assert np.isfinite(found.scores["below"].rmsle)
+
+
 def test_steps_and_slices_have_each_row_once(holdout: Examined) -> None:
     """No row is lost or counted twice in any breakdown."""
     assert [step.step for step in holdout.steps] == list(range(1, HORIZON + 1))
