@@ -223,7 +223,7 @@ class Audit(Section):
     file_megabytes: int = Field(default=64, ge=1, le=256)
     """Records of one file, in MiB before they are compressed, beyond which it is stored."""
 
-    file_seconds: float = Field(default=300, ge=0.1, le=86_400)
+    file_seconds: float = Field(default=900, ge=0.1, le=86_400)
     """Age of a file's first record here at which it is stored, so that no answer waits longer."""
 
     retention_days: int = Field(default=400, ge=1, le=100_000)
