@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapters.interrupts import interrupting
 from adapters.layout import console
 from adapters.model_name import parse_model
 from adapters.output import CHOSEN, JSON, TABLE
@@ -131,7 +132,8 @@ def query(
                 hint=f"copy answers there: modelwire audit sink --model {model} --once",
             )
         statement = _statement(answers, sql, chosen, given, is_columns)
-        _print(answers.stream(statement.sql, statement.values), output)
+        with interrupting(answers.connection.interrupt):
+            _print(answers.stream(statement.sql, statement.values), output)
 
 
 def named_queries() -> dict[str, NamedQuery]:
