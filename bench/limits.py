@@ -4,9 +4,8 @@
 padded as the loop does it. The same process then takes requests through ``scoring.batch.answer`` and
 notes where the time goes.
 
-``through``: the same requests consumed and produced again byte for byte, exactly once, in the loop's
-batches and commits, and nothing in between. Its clients are configured as the loop's are, or, with
-``--plain``, as librdkafka comes, but for what exactly once demands.
+``through``: the same requests consumed and produced again byte for byte, exactly once, with the loop's
+clients, batches and commits, and nothing in between.
 
 Each prints one JSON object of microseconds a message. They are CPU time of the whole process, its
 threads included, but for the stages, which are what the main thread spent. ``bench.loop`` starts both.
@@ -25,7 +24,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from adapters.bundles import read_file, read_manifest
-from adapters.kafka import client_config, topic_names
+from adapters.kafka import topic_names
 from adapters.object_store import open_store
 from adapters.onnx_model import load_onnx_model
 from adapters.settings import Settings, load_settings
@@ -172,57 +171,24 @@ def _stages(snapshot: Snapshot, incoming: Sequence[Incoming], messages: int) -> 
 @click.option("--model", required=True, help="Whose requests are read.")
 @click.option("--into", required=True, help="The model whose results the copies are.")
 @click.option("--messages", type=int, required=True, help="How many to copy.")
-@click.option("--plain", is_flag=True, help="With librdkafka's own defaults.")
-def through(model: str, into: str, messages: int, plain: bool) -> None:
+def through(model: str, into: str, messages: int) -> None:
     """Requests copied to another topic, exactly once."""
-    settings = load_settings()
-    clients = plain_clients(settings, into) if plain else loop_clients(settings, into)
-    click.echo(msgspec.json.encode(Copier(settings, model, into, clients).run(messages)))
-
-
-@dataclass(frozen=True)
-class Clients:
-    """How a copier's consumer and producer are configured."""
-
-    consumer: Mapping[str, Any]
-    producer: Mapping[str, Any]
-
-
-def loop_clients(settings: Settings, into: str) -> Clients:
-    """As the loop's are."""
-    return Clients(
-        consumer_config(settings, into, into),
-        producer_config(settings, into, record_limit(settings)),
-    )
-
-
-def plain_clients(settings: Settings, into: str) -> Clients:
-    """As librdkafka comes, but for what exactly once demands."""
-    return Clients(
-        client_config(
-            settings,
-            **{
-                "group.id": into,
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-            },
-        ),
-        client_config(settings, **{"transactional.id": into}),
-    )
+    click.echo(msgspec.json.encode(Copier(load_settings(), model, into).run(messages)))
 
 
 class Copier:
     """The loop without its middle: what is in hand is one batch, and one transaction is open."""
 
-    def __init__(self, settings: Settings, model: str, into: str, clients: Clients) -> None:
+    def __init__(self, settings: Settings, model: str, into: str) -> None:
         self._settings = settings.consumer
         self._requests = topic_names(settings, model).requests
         self._results = topic_names(settings, into).results
         self._next: dict[int, int] = {}
         self._clock = Clock(time.thread_time)
-        self._consumer = Consumer({**clients.consumer, "auto.offset.reset": "earliest"})
+        config = consumer_config(settings, into, into) | {"auto.offset.reset": "earliest"}
+        self._consumer = Consumer(config)
         self._consumer.subscribe([self._requests])
-        self._producer = Producer(dict(clients.producer))
+        self._producer = Producer(producer_config(settings, into, record_limit(settings)))
         self._producer.init_transactions()
 
     def run(self, messages: int) -> dict[str, float]:

@@ -7,14 +7,10 @@ the real consumer, which drains them as a backlog (``bench.drain``).
 In those turns the servers have one core and what is measured has another, where there are two.
 
 **efficiency = (ONNX Runtime alone + copying) / the consumer**, in CPU time a message, whole processes
-with their threads. Copying is measured twice: by clients that are configured as the loop's are, which
-the efficiency counts, and by clients as librdkafka comes, whose efficiency stands beside it: what
-somebody gets who writes the copy and tunes nothing.
-
-The stages of answering and of the clients come from the two limits, which run the loop's own code
-(``scoring.batch.answer``) and clients in processes of their own. What the whole loop takes beyond them is
-its ``rest``, the cold caches of a process that does all in turn included. Only the clients' threads are
-read off the loop itself.
+with their threads. The stages of answering and of the clients come from the two limits, which run the
+loop's own code (``scoring.batch.answer``) and clients in processes of their own. What the whole loop
+takes beyond them is its ``rest``, the cold caches of a process that does all in turn included. Only
+the clients' threads are read off the loop itself.
 
 Then come the age of an answer at steady rates, from the request's time to the moment when a
 read_committed reader has the answer; the resident memory; the seconds from a start to readiness with
@@ -53,8 +49,8 @@ from modelwire.replay import HeldOutRow
 from tests.fleet import Harness, environment_of, wait_for
 
 MODEL = "sales"
-COPIES, PLAIN_COPIES = "copies", "plain-copies"
-"""The models whose results are what was copied."""
+COPIES = "copies"
+"""The model whose results are what was copied."""
 
 DATASET = Path(__file__).parent.parent / "datasets" / "online_retail.toml"
 
@@ -86,18 +82,12 @@ class Turn:
 
     runtime: dict[str, float]
     copies: dict[str, float]
-    plain_copies: dict[str, float]
     loop: Drained
 
     @property
     def efficiency(self) -> float:
         """The share of the loop's time that nothing could take away."""
         return (self.runtime[f"ort {BATCH_SIZES[0]}"] + self.copies["cpu"]) / self.loop.cpu
-
-    @property
-    def plain_efficiency(self) -> float:
-        """The same, where copies are made by clients with librdkafka's own defaults."""
-        return (self.runtime[f"ort {BATCH_SIZES[0]}"] + self.plain_copies["cpu"]) / self.loop.cpu
 
     def stages(self) -> dict[str, float]:
         """The loop by stage: those of the main thread, the clients' own threads, and what is left.
@@ -162,8 +152,7 @@ class _Bench:
         self._options = options
         self._cores = cores
         self._folder = folder
-        for each in (COPIES, PLAIN_COPIES):
-            create_topics(self._settings, each)
+        create_topics(self._settings, COPIES)
         self._rows: list[HeldOutRow] = []
         self._digest = ""
 
@@ -194,15 +183,13 @@ class _Bench:
         servers = self._settings.kafka.bootstrap_servers
         send_backlog(servers, self._harness.topics.requests, requests, count)
         runtime = self._limit("runtime", "--digest", self._digest)
-        through = ("through", "--model", MODEL, "--into")
-        copies = self._limit(*through, COPIES)
-        plain_copies = self._limit(*through, PLAIN_COPIES, "--plain")
+        copies = self._limit("through", "--model", MODEL, "--into", COPIES)
         with self._cores.measured():
             interval = str(self._options.commit_ms)
             instance = self._harness.start(CONSUMER__COMMIT_INTERVAL_MS=interval)
         drained = drain(self._harness, instance, before, count)
         assert instance.terminate() == 0, instance.text
-        return Turn(runtime, copies, plain_copies, drained)
+        return Turn(runtime, copies, drained)
 
     def _limit(self, *arguments: str) -> dict[str, float]:
         command = [sys.executable, "-m", "bench.limits", *arguments]
@@ -252,14 +239,12 @@ def _report(
     return {
         "efficiency": median(turn.efficiency for turn in turns),
         "efficiencies": [turn.efficiency for turn in turns],
-        "plain_efficiency": median(turn.plain_efficiency for turn in turns),
         "us_per_message": {
             **{
                 f"ort_{size}": median(turn.runtime[f"ort {size}"] for turn in turns)
                 for size in BATCH_SIZES
             },
             "copies": median(turn.copies["cpu"] for turn in turns),
-            "plain_copies": median(turn.plain_copies["cpu"] for turn in turns),
             "loop": median(turn.loop.cpu for turn in turns),
             "loop_main_thread": median(turn.loop.main for turn in turns),
             "copies_wall": median(turn.copies["wall"] for turn in turns),
@@ -290,7 +275,6 @@ def _show(report: dict[str, Any]) -> None:
     Console().print(table)
     spread = ", ".join(f"{each:.2f}" for each in report["efficiencies"])
     click.echo(f"efficiency        {report['efficiency']:.2f} ({spread})")
-    click.echo(f"  by plain copies {report['plain_efficiency']:.2f}")
     for rate, age in report["age_ms"].items():
         click.echo(f"age at {rate:>5}/s    p50 {age['p50']:.1f} ms, p99 {age['p99']:.1f} ms")
     click.echo(f"resident          {report['resident_mb']:.0f} MB")
