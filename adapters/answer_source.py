@@ -40,7 +40,10 @@ from schemas.answer_file import Kind, Record
 from schemas.errors import ModelwireError, TimedOut
 
 ASK_SECONDS = 10.0
+"""How long a question to the broker may take, with what is said for a moment (``_PASSES``)."""
+
 PAUSE_SECONDS = 0.05
+"""Between two tries of it."""
 
 _PASSES = frozenset(
     {

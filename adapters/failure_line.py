@@ -30,6 +30,6 @@ def failure_as_a_line(event: str, fields: Mapping[str, object]) -> Iterator[None
         said.__cause__ = None  # nor its cause's
         log.error(event, exc_info=said, exit_code=error.exit_code, next=error.hint, **fields)
         click.get_current_context().exit(error.exit_code)
-    except Exception:
+    except Exception:  # a service says in a line, too, that it is broken
         log.exception(event, exit_code=1, **fields)
         click.get_current_context().exit(1)

@@ -1,28 +1,24 @@
 """``modelwire audit check``: whether all answers that were kept are there, and as they were."""
 
-import sys
 from datetime import UTC, date, datetime
 from typing import Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from adapters.kafka import CLIENT_LOG
-from adapters.logs import configure_logs
+from adapters.command_line import servers_option, speak_briefly
+from adapters.layout import show
 from adapters.model_name import parse_model
-from adapters.output import TABLE, as_text, output_option
-from adapters.settings import load_settings
-
-PLAIN_WIDTH = 200
-"""Columns of a table that goes to a file or a pipe."""
+from adapters.output import output_option
+from audit.options import model_option, settings_of, store_option
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
-@click.option("--model", required=True, help="The model whose answers were kept.")
+@model_option
 @click.option("--since", type=_DAY, metavar="DAY", help="Only files from this day on (UTC).")
 @click.option("--until", type=_DAY, metavar="DAY", help="Only files up to this day (UTC).")
 @click.option(
@@ -30,8 +26,8 @@ _DAY = click.DateTime(["%Y-%m-%d"])
     is_flag=True,
     help="Do not ask Kafka up to where the sink stored; the end of a chain may then be missing unseen.",
 )
-@click.option("--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…].")
-@click.option("--store", help="Where answers are kept: s3://bucket/prefix or file:///folder.")
+@servers_option
+@store_option
 @output_option
 def check(
     model: str,
@@ -46,13 +42,11 @@ def check(
 
     Exit code 1: something was found. 4: there are no files.
     """
-    configure_logs(as_json=False)
-    CLIENT_LOG.disabled = True  # what fails is in the command's own error
+    speak_briefly()
     parse_model(model)
-    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-    settings = load_settings(kafka=kafka, audit=None if store is None else {"store_url": store})
+    settings = settings_of(bootstrap_servers, store)
 
-    # here: what is wrong with the command line is told without Kafka, boto3 and Arrow
+    # here: what is wrong with the command line is told without waiting for boto3 and Arrow
     from adapters.answer_files import AnswerStore
     from adapters.object_store import open_store
     from audit import check as checking
@@ -60,11 +54,7 @@ def check(
     files = AnswerStore(open_store(settings.audit_url, settings.s3_settings), model)
     committed = {} if no_broker else checking.committed_positions(settings, model)
     found = checking.check(files, _day(since), _day(until), committed, datetime.now(UTC).date())
-    if output == TABLE:
-        wide = None if sys.stdout.isatty() else PLAIN_WIDTH
-        Console(width=wide).print(_view(found))
-    else:
-        click.echo(as_text(output, _object(model, files.url, found)))
+    show(output, _view(found), _object(model, files.url, found))
     if found.findings:
         click.get_current_context().exit(1)
 

@@ -10,11 +10,11 @@ from rich.text import Text
 from adapters.answer_files import AnswerStore
 from adapters.answer_query import AnswerQuery
 from adapters.bundles import Bundles, StoredBundles
+from adapters.command_line import speak_briefly
 from adapters.kafka import topic_names
 from adapters.layout import NOTHING, new_table, show, utc
 from adapters.model_name import parse_model
 from adapters.object_store import StoreUnavailable, open_store
-from adapters.output import output_option
 from audit.ablation import Ablation, CannotExplain, ablate
 from audit.answers import find, parse_target
 from audit.derivation import Derivation, Loaded
@@ -31,17 +31,7 @@ from audit.explain_words import words_of
 from audit.history import History
 from audit.kept import Kept, KeptFiles
 from audit.logs import read_history
-from audit.options import (
-    bundles_option,
-    log_option,
-    model_option,
-    servers_option,
-    settings_of,
-    since_option,
-    store_option,
-    time_of,
-    until_option,
-)
+from audit.options import proving, settings_of, time_of
 from audit.typical import Typical, read_typical
 from audit.words import printable
 from schemas.errors import ModelwireError
@@ -52,14 +42,7 @@ from schemas.manifest import EVIDENCE_NAME
 
 @click.command("explain")
 @click.argument("target", metavar="REQUEST_ID|TOPIC/PARTITION/OFFSET")
-@model_option
-@since_option
-@until_option
-@log_option
-@servers_option
-@store_option
-@bundles_option
-@output_option
+@proving
 def explain_command(
     target: str,
     model: str,
@@ -78,6 +61,7 @@ def explain_command(
     """
     first, last = time_of("--since", since), time_of("--until", until)
     parse_model(model)
+    speak_briefly()
     settings = settings_of(bootstrap_servers, store, bundles)
     topics = topic_names(settings, model)
     with AnswerQuery(settings, model, since=first, until=last) as query:

@@ -4,16 +4,13 @@ from datetime import UTC, datetime
 
 import click
 
-from adapters.kafka import CLIENT_LOG
-from adapters.logs import configure_logs
+from adapters.command_line import kafka_of, options, servers_option
+from adapters.output import output_option
 from adapters.settings import Settings, load_settings
 from deployment.moments import parse_moment
 from schemas.errors import UsageProblem
 
 model_option = click.option("--model", required=True, help="The model whose answers are meant.")
-servers_option = click.option(
-    "--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…]."
-)
 store_option = click.option(
     "--store", help="Where answers are kept: s3://bucket/prefix or file:///folder."
 )
@@ -32,16 +29,25 @@ log_option = click.option(
     help="Where the control log is read: the topic, the answer files, or a file with one event a line.",
 )
 
+proving = options(
+    model_option,
+    since_option,
+    until_option,
+    log_option,
+    servers_option,
+    store_option,
+    bundles_option,
+    output_option,
+)
+"""What ``explain`` and ``verify`` take."""
+
 
 def settings_of(
     bootstrap_servers: str | None = None, store: str | None = None, bundles: str | None = None
 ) -> Settings:
-    """The settings of a short command; what fails is in its own error."""
-    configure_logs(as_json=False)
-    CLIENT_LOG.disabled = True
-    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
+    """What the settings are with these options; None says nothing."""
     audit = None if store is None else {"store_url": store}
-    return load_settings(kafka=kafka, store_url=bundles, audit=audit)
+    return load_settings(kafka=kafka_of(bootstrap_servers), store_url=bundles, audit=audit)
 
 
 def time_of(option: str, text: str | None) -> datetime | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapters.command_line import speak_briefly
 from adapters.interrupts import interrupting
 from adapters.layout import console
 from adapters.model_name import parse_model
@@ -113,6 +114,7 @@ def query(
         if "version" in where:
             raise UsageProblem("--version and --where name the version twice", hint="name it once")
         where["version"] = str(version)
+    speak_briefly()
     settings = settings_of(store=store)
     # Imported here: `--list` and `--help` need not wait for DuckDB.
     from adapters.answer_query import AnswerQuery

@@ -48,6 +48,9 @@ SILENCE_SECONDS = 60.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 """Between two tries of a store that is away."""
 
+STOP_LOOK_SECONDS = 0.1
+"""How soon a pause notices that the sink was told to stop."""
+
 STOP_SECONDS = 10.0
 """How long a store that is away is waited for once the sink was told to stop."""
 
@@ -349,7 +352,7 @@ class Sink:
                 log.warning("audit.store_away", problem=error.message)
             again = time.monotonic() + random.uniform(0.5, 1) * pause
             while time.monotonic() < again and not (self._stopping() and not told_to_stop):
-                time.sleep(0.1)
+                time.sleep(STOP_LOOK_SECONDS)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     # --- what is told

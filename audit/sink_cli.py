@@ -9,18 +9,19 @@ from types import FrameType
 import click
 import structlog
 
-from adapters.answer_files import AnswerStore
+from adapters.command_line import servers_option
 from adapters.failure_line import failure_as_a_line
 from adapters.logs import configure_logs
 from adapters.model_name import parse_model
 from adapters.object_store import open_store
-from adapters.settings import Settings, load_settings
+from adapters.settings import Settings
+from audit.options import model_option, settings_of, store_option
 
 log = structlog.get_logger()
 
 
 @click.command()
-@click.option("--model", required=True, help="The model whose answers are kept.")
+@model_option
 @click.option("--once", is_flag=True, help="Copy what is there now, and end.")
 @click.option(
     "--log-lines",
@@ -38,8 +39,8 @@ log = structlog.get_logger()
     metavar="SHARE",
     help="The share of the answers that have lines, 0 … 1; rejections always have theirs.",
 )
-@click.option("--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…].")
-@click.option("--store", help="Where answers are kept: s3://bucket/prefix or file:///folder.")
+@servers_option
+@store_option
 def sink(
     model: str,
     once: bool,
@@ -57,13 +58,12 @@ def sink(
     with failure_as_a_line("audit.failed", {}):
         parse_model(model)
         structlog.contextvars.bind_contextvars(model=model)
-        kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-        settings = load_settings(kafka=kafka, audit=None if store is None else {"store_url": store})
-        _run(settings, model, once, which, sample)
+        _run(settings_of(bootstrap_servers, store), model, once, which, sample)
 
 
 def _run(settings: Settings, model: str, once: bool, which: str, sample: float) -> None:
-    # here: an error in the settings is told without Kafka, boto3 and Arrow
+    # here: an error in the settings is told without waiting for boto3 and Arrow
+    from adapters.answer_files import AnswerStore
     from adapters.answer_source import AnswerSource
     from audit.line_writer import LineWriter, Which
     from audit.sink import Sink

@@ -8,13 +8,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from adapters.answer_files import AnswerStore
+from adapters.command_line import servers_option, speak_briefly
 from adapters.layout import NOTHING, new_table, show, utc
 from adapters.model_name import parse_model
 from adapters.object_store import open_store
 from adapters.output import output_option
 from audit.history import Deed
 from audit.logs import read_history
-from audit.options import log_option, model_option, servers_option, settings_of, store_option
+from audit.options import log_option, model_option, settings_of, store_option
 from audit.state import RollingOut, Serving, State, state_at
 from audit.words import printable
 from deployment.moments import events_as_of, parse_moment
@@ -49,6 +50,7 @@ def state_command(
     now = datetime.now(UTC)
     moment = now if at is None else parse_moment(at, now)
     parse_model(model)
+    speak_briefly()
     settings = settings_of(bootstrap_servers, store)
     answers = AnswerStore(open_store(settings.audit_url, settings.s3_settings), model)
     history = read_history(settings, answers, model, control_log)

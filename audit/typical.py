@@ -17,10 +17,14 @@ from audit.ablation import Columns, typical_values
 from audit.held_out import HeldOutScore, held_out_scores
 from schemas.contract import Contract, FieldType
 from schemas.errors import ModelwireError
-from schemas.manifest import GOLDEN_NAME, HOLDOUT_NAME, Manifest, decode_golden
-
-ACTUAL, PREDICTION = "actual", "prediction"
-"""Columns of the holdout beside the request's fields: units sold, and the graph's own answer."""
+from schemas.manifest import (
+    ACTUAL,
+    GOLDEN_NAME,
+    HOLDOUT_NAME,
+    PREDICTION,
+    Manifest,
+    decode_golden,
+)
 
 
 class Typical(msgspec.Struct, frozen=True):

@@ -14,28 +14,18 @@ from adapters.answer_files import AnswerStore
 from adapters.answer_query import AnswerQuery
 from adapters.answer_rows import rows_of
 from adapters.bundles import StoredBundles
+from adapters.command_line import speak_briefly
 from adapters.kafka import topic_names
 from adapters.layout import NOTHING, new_table, show, utc
 from adapters.model_name import parse_model
 from adapters.object_store import open_store
-from adapters.output import output_option
 from audit.answers import Place, draw, find, find_places, parse_target
 from audit.derivation import Derivation
 from audit.kept import Kept, KeptFiles
 from audit.line_check import Line, answer_lines, line_faults
 from audit.lines import line_of
 from audit.logs import read_history
-from audit.options import (
-    bundles_option,
-    log_option,
-    model_option,
-    servers_option,
-    settings_of,
-    since_option,
-    store_option,
-    time_of,
-    until_option,
-)
+from audit.options import proving, settings_of, time_of
 from audit.verdicts import Fault, Outcome, Verdict, What
 from audit.verify import Report, verify
 from audit.words import printable, summary
@@ -56,14 +46,7 @@ NOT_PROVEN = 1
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Log lines of answers (audit sink --log-lines): verify the answers, and the lines by them.",
 )
-@model_option
-@since_option
-@until_option
-@log_option
-@servers_option
-@store_option
-@bundles_option
-@output_option
+@proving
 def verify_command(
     targets: tuple[str, ...],
     sample: int | None,
@@ -90,6 +73,7 @@ def verify_command(
         )
     first, last = time_of("--since", since), time_of("--until", until)
     parse_model(model)
+    speak_briefly()
     settings = settings_of(bootstrap_servers, store, bundles)
     chosen = Random().getrandbits(32) if seed is None else seed
     text = [] if lines is None else lines.read_bytes().splitlines()

@@ -8,6 +8,7 @@ from functools import partial
 import click
 import structlog
 
+from adapters.command_line import kafka_of, servers_option
 from adapters.failure_line import failure_as_a_line
 from adapters.group_offsets import Start
 from adapters.logs import configure_logs
@@ -44,7 +45,7 @@ LAST_PORT = 65_535
     type=click.Choice([each.value for each in Start]),
     help="Where a group without committed offsets starts; needed where answers stand already.",
 )
-@click.option("--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…].")
+@servers_option
 @click.option("--store", help="Where bundles are: s3://bucket/prefix or file:///folder.")
 @click.option("--supervisor", type=int, hidden=True, help="The process to end with.")
 @click.option("--at-work", type=int, hidden=True, help="The descriptor to tell it on.")
@@ -68,8 +69,7 @@ def consume(
         structlog.contextvars.bind_contextvars(model=model)
         if supervisor is not None:
             end_with(supervisor)
-        kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-        settings = load_settings(kafka=kafka, store_url=store)
+        settings = load_settings(kafka=kafka_of(bootstrap_servers), store_url=store)
         if workers is None:
             from consumer.instance import run  # here: a supervisor needs no model runtime
 

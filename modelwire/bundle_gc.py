@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from adapters.settings import Settings
     from audit.retention import Stored, Use
 
-_SHOWN = 12
-"""Digits of a digest in a table."""
-
 
 @click.command()
 @click.option(
@@ -44,6 +41,7 @@ def gc(keep_days: int | None, grace_days: int, store: str | None, yes: bool, out
     Every model of the cluster is asked, and every one that has answer files. Other clusters that read
     the same store are not: give each cluster a store of its own, or leave this command alone.
     """
+    from adapters.bundle_names import SHOWN_DIGITS
     from adapters.bundles import list_bundles, remove_bundle
     from adapters.object_store import open_removable_store
     from adapters.settings import load_settings
@@ -89,7 +87,7 @@ def gc(keep_days: int | None, grace_days: int, store: str | None, yes: bool, out
         return
     for each in verdicts:
         fate = "keep  " if each.stays else "remove"
-        digest = each.stored.digest.removeprefix("sha256:")[:_SHOWN]
+        digest = each.stored.digest.removeprefix("sha256:")[:SHOWN_DIGITS]
         click.echo(f"{fate}  {digest}  {each.stored.model}  {each.why}")
     gone = sum(not each.stays for each in verdicts)
     done = f"removed {gone}" if yes else f"{gone} would be removed; --yes removes them"

@@ -5,16 +5,16 @@ bug in modelwire.
 """
 
 import contextlib
-import importlib
 import sys
 
 import click
 
+from adapters.lazy_group import Commands, LazyGroup
 from schemas.errors import ModelwireError
 
 INTERRUPTED = 130
 
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Commands = {
     "up": ("modelwire.localstack.cli:up", "Start a Kafka broker and an S3 server on this machine."),
     "down": ("modelwire.localstack.cli:down", "Stop what `up` started."),
     "doctor": ("modelwire.localstack.cli:doctor", "Check this machine, and say what mends it."),
@@ -43,24 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Count lost, doubled and wrong answers.",
     ),
 }
-"""Name -> (where the command lives, its line in the help)."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of ``COMMANDS``."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None where no such name is known."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+class Modelwire(LazyGroup):
+    """The command line as a whole: what is wrong with the world is told here."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command. What is wrong with the world ends it with a message and an exit code."""
@@ -76,13 +62,8 @@ class LazyGroup(click.Group):
                 click.echo(problem_text(error, ctx.meta.get(CHOSEN, TABLE)), err=True)
             ctx.exit(error.exit_code)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing one."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Modelwire, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="modelwire")
 def modelwire() -> None:
     """Train, release and hot-swap forecast models on the consumers of a Kafka stream."""

@@ -10,6 +10,7 @@ import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from adapters.command_line import options
 from adapters.kafka import require_topics, topic_names
 from adapters.layout import NOTHING, new_table, show, utc
 from adapters.model_name import parse_model
@@ -17,7 +18,7 @@ from adapters.settings import Settings
 from deployment.moments import parse_moment
 from modelwire.rejected import Choice, Place, Rejected, read_rejected
 from modelwire.resend import Chosen, Plan, Resender, Skip, Topics, make_plan
-from publisher.cli.options import asking, options, settings_of
+from publisher.cli.options import asking, settings_of
 from schemas.errors import Conflict, ModelwireError, NotFound, RefusedByRule, UsageProblem
 from schemas.rejection import Reason
 

@@ -26,11 +26,8 @@ from adapters.settings import Settings
 from deployment.state import Deployment
 from schemas.contract import Contract, FieldType
 from schemas.errors import ModelwireError, NotFound
-from schemas.manifest import HOLDOUT_NAME, Manifest
+from schemas.manifest import ACTUAL, HOLDOUT_NAME, Manifest
 from schemas.request import Request
-
-ACTUAL = "actual"
-"""The column of the holdout that says what was really sold."""
 
 TICK_SECONDS = 0.01
 """Requests that are due within one of these are handed over together."""

@@ -11,9 +11,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from adapters.command_line import speak_briefly
 from adapters.control_log import read_log
-from adapters.kafka import CLIENT_LOG, require_topics, topic_names
-from adapters.logs import configure_logs
+from adapters.kafka import require_topics, topic_names
 from adapters.output import TABLE, as_text, output_option
 from adapters.settings import load_settings
 from modelwire.ask import Answered, Caller, Sent, request_of, typed_inputs
@@ -35,8 +35,7 @@ REJECTED = 3
 @click.group()
 def request() -> None:
     """Send or generate forecast requests."""
-    configure_logs(as_json=False)
-    CLIENT_LOG.disabled = True  # what fails is in the command's own error
+    speak_briefly()
 
 
 @request.command()

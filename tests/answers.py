@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from adapters.answer_files import AnswerStore, encode_file
-from adapters.answer_rows import rows_of, unreadable_in
+from adapters.answer_files import AnswerStore
 from adapters.object_store import ObjectStore
-from schemas.answer_file import ContentHash, FileName, Footer, Kind, Record
+from schemas.answer_file import FileName, Kind, Record, day_of
 from schemas.events import EventData, encode_event, new_event
 from schemas.forecast import Forecast, Source, Variant, encode_forecast
 from schemas.manifest import digest_of
 from schemas.rejection import Reason, Rejection, rejection_headers
+from tests.keeping import file_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 RUNTIME = "onnxruntime 1.31.0 x86_64-avx512"
@@ -117,24 +117,8 @@ def answer_file(
     kind: Kind, model: str, records: Sequence[Record], partition: int = 0
 ) -> tuple[FileName, bytes]:
     """The file of these records, which were all written on one day."""
-    topic = f"{model}.{TOPICS[kind]}"
-    table = rows_of(kind, topic, partition, records)
-    content = ContentHash()
-    content.take(records)
-    first = records[0]
-    footer = Footer(
-        kind=kind,
-        model=model,
-        topic=topic,
-        partition=partition,
-        first=first.offset,
-        next=records[-1].offset + 1,
-        rows=len(records),
-        content=content.digest,
-        unreadable=unreadable_in(table),
-    )
-    day = datetime.fromtimestamp(first.time_ms / 1_000, UTC).date()
-    return FileName(kind, model, partition, first.offset, day), encode_file(footer, [table])
+    day = day_of(records[0].time_ms)
+    return file_of(kind, model, f"{model}.{TOPICS[kind]}", partition, records, day)
 
 
 def store_answers(

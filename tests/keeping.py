@@ -1,17 +1,17 @@
 """Answer files made of what stands in a model's topics, as the sink would make them."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from itertools import groupby
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from adapters.answer_files import AnswerStore, encode_file
 from adapters.answer_rows import rows_of, unreadable_in
-from adapters.kafka import topic_names
+from adapters.answer_source import topics_of
 from adapters.object_store import open_store
 from adapters.settings import Settings
-from schemas.answer_file import ContentHash, FileName, Footer, Kind, Record
+from schemas.answer_file import ContentHash, FileName, Footer, Kind, Record, day_of
 from schemas.manifest import digest_of
 
 FILE_ROWS = 200
@@ -19,16 +19,9 @@ FILE_ROWS = 200
 
 def keep_answers(settings: Settings, model: str, *, rows: int = FILE_ROWS) -> list[FileName]:
     """Store files of all committed records, of ``rows`` records at most; each chain begins anew."""
-    topics = topic_names(settings, model)
     answers = AnswerStore(open_store(settings.audit_url, settings.s3_settings), model)
-    names = {
-        Kind.FORECASTS: topics.results,
-        Kind.REJECTIONS: topics.rejections,
-        Kind.SHADOW: topics.shadow,
-        Kind.CONTROL: topics.control,
-    }
     stored = []
-    for kind, topic in names.items():
+    for kind, topic in topics_of(settings, model).items():
         for partition, records in committed(settings.kafka.bootstrap_servers, topic).items():
             stored += chain(answers, kind, model, topic, partition, records, rows)
     return stored
@@ -125,11 +118,7 @@ def committed(servers: str, topic: str) -> dict[int, list[Record]]:
 
 
 def _parts(records: Sequence[Record], rows: int) -> Iterator[tuple[date, list[Record]]]:
-    for day, of_day in groupby(records, lambda each: _day_of(each)):
+    for day, of_day in groupby(records, lambda each: day_of(each.time_ms)):
         left = list(of_day)
         for first in range(0, len(left), rows):
             yield day, left[first : first + rows]
-
-
-def _day_of(record: Record) -> date:
-    return datetime.fromtimestamp(record.time_ms / 1_000, UTC).date()

@@ -37,6 +37,7 @@ from pydantic_core import ErrorDetails
 from schemas.contract import NAME_PATTERN
 from schemas.errors import NotFound, UsageProblem
 from schemas.evidence import BASELINES, MODEL
+from schemas.manifest import ACTUAL, PREDICTION
 from trainer.stray_settings import Settings, stray_settings, without
 from trainer.toml_lines import Key, line_of, parse_toml
 from trainer.toml_problems import NAME_RULE, AtKey, problems_by_key, read_toml_text, said_of
@@ -44,7 +45,7 @@ from trainer.toml_problems import NAME_RULE, AtKey, problems_by_key, read_toml_t
 SALES, SALES_P10, SALES_P90 = "sales", "sales_p10", "sales_p90"
 KNOWN_SERIES, IN_HORIZON = "known_series", "in_horizon"
 OUTPUTS = (SALES, SALES_P10, SALES_P90, KNOWN_SERIES, IN_HORIZON)
-HOLDOUT_COLUMNS = ("actual", "prediction")
+HOLDOUT_COLUMNS = (ACTUAL, PREDICTION)
 """What every model of a panel answers, and columns of its held-out rows: no field can be called so."""
 
 PREDICTORS = (MODEL, "structural-base", "trees", "trees-count", "ridge")

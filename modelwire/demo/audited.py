@@ -17,6 +17,7 @@ ONE_OF_THE_CANARY = (
 )
 
 LOOK_SECONDS = 0.05
+"""Between two looks whether a command has ended."""
 
 
 def audit(model: str, commands: Commands, view: View) -> Audited:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from adapters.command_line import options
 from deployment.commands import Strategy
 from deployment.plans import parse_plan, parse_share
-from publisher.cli.options import options, report
+from publisher.cli.options import report
 from publisher.launches import Launch, Launched
 from schemas.errors import UsageProblem
 from schemas.events import Plan

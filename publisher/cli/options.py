@@ -1,33 +1,14 @@
 """What the publisher's commands have in common: their options, settings and output."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-from adapters.kafka import CLIENT_LOG
-from adapters.logs import configure_logs
+from adapters.command_line import kafka_of, options, servers_option, speak_briefly
 from adapters.output import TABLE, as_text, output_option
 from adapters.settings import Settings, load_settings
 from publisher import screens
 from publisher.commands import Appended
 from schemas.errors import UsageProblem
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-servers_option = click.option(
-    "--bootstrap-servers", help="The Kafka brokers, host:port[,host:port…]."
-)
 store_option = click.option(
     "--store", help="Where bundles are: s3://bucket/prefix or file:///folder."
 )
@@ -72,10 +53,8 @@ giving = options(reason_option, acting)
 def settings_of(
     bootstrap_servers: str | None, store: str | None = None, actor: str | None = None
 ) -> Settings:
-    configure_logs(as_json=False)
-    CLIENT_LOG.disabled = True  # what fails is in the command's own error
-    kafka = None if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}
-    settings = load_settings(kafka=kafka, store_url=store, actor=actor)
+    speak_briefly()
+    settings = load_settings(kafka=kafka_of(bootstrap_servers), store_url=store, actor=actor)
     require_text("the actor", settings.actor)
     return settings
 

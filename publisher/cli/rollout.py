@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from adapters.command_line import options
 from adapters.model_name import parse_model
 from adapters.naming import parse_target, parse_version, parse_version_of
 from adapters.settings import Settings
@@ -19,7 +20,7 @@ from publisher.cli.launch import (
     waiting,
 )
 from publisher.cli.looking import history, status
-from publisher.cli.options import acting, giving, options, report, settings_of
+from publisher.cli.options import acting, giving, report, settings_of
 from publisher.cli.running import carry_out
 from publisher.commands import Appended
 from publisher.rollouts import Target

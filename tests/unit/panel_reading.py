@@ -7,6 +7,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.unit.trainer_panels import made_up_columns
 from trainer.dataset import DatasetFile, load_dataset
 from trainer.panel import Panel
@@ -31,6 +35,17 @@ def panel_of(file: DatasetFile, cutoff: date | None = None, memory_mb: int = 102
     """The panel of a dataset."""
     with open_sources(file) as sources:
         return read_panel(file, sources, cutoff, memory_mb)
+
+
+def write_many_rows(path: Path) -> None:
+    """A panel of 7,500 shops on 40 days, as Parquet: more than a small budget holds."""
+    rows = np.arange(300_000)
+    columns = {
+        "day": np.datetime64("2024-01-01") + rows % 40,
+        "shop": rows // 40,
+        "units": rows % 9,
+    }
+    pq.write_table(pa.table(columns), path)
 
 
 def row(panel: Panel, *values: str | int) -> int:

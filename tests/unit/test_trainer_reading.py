@@ -21,6 +21,7 @@ from tests.unit.panel_reading import (
     row,
     small_columns,
     write_csv,
+    write_many_rows,
 )
 from tests.unit.trainer_panels import CONFIG, dataset_in, made_up_columns
 from trainer.dataset import load_dataset, shipped_datasets
@@ -315,13 +316,7 @@ def test_little_memory_gives_the_same_panel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory_mb", [1, 4, 8])
 def test_too_little_memory_is_a_plain_message(tmp_path: Path, memory_mb: int) -> None:
     """Wherever it runs out, the budget and the temporary folder are named."""
-    rows = np.arange(300_000)
-    columns = {
-        "day": np.datetime64("2024-01-01") + rows % 40,
-        "shop": rows // 40,
-        "units": rows % 9,
-    }
-    pq.write_table(pa.table(columns), tmp_path / "panel.parquet")
+    write_many_rows(tmp_path / "panel.parquet")
     file = few_in(tmp_path, config=FEW.replace("panel.csv", "panel.parquet"))
     with pytest.raises(ModelwireError, match=f"cannot be read within {memory_mb} MiB") as caught:
         panel_of(file, memory_mb=memory_mb)

@@ -4,13 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import ModelwireError
-from tests.unit.panel_reading import FEW, csv_text, few_in, panel_of, row, small_columns
+from tests.unit.panel_reading import (
+    FEW,
+    csv_text,
+    few_in,
+    panel_of,
+    row,
+    small_columns,
+    write_many_rows,
+)
 from trainer.csv_files import MAX_ROW_BYTES
 from trainer.dataset import DatasetFile
 
@@ -108,13 +115,7 @@ except ModelwireError as error:
 @pytest.mark.parametrize("most", [1_000, 300_000, 1_000_000])
 def test_a_full_temporary_folder_is_a_plain_message(tmp_path: Path, most: int) -> None:
     """Wherever it fills up: the folder is at fault, and no source. No file may grow beyond the limit."""
-    rows = np.arange(300_000)
-    columns = {
-        "day": np.datetime64("2024-01-01") + rows % 40,
-        "shop": rows // 40,
-        "units": rows % 9,
-    }
-    pq.write_table(pa.table(columns), tmp_path / "panel.parquet")
+    write_many_rows(tmp_path / "panel.parquet")
     path = source(tmp_path, "panel.parquet").path
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(most)],
